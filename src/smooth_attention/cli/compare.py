@@ -1,0 +1,53 @@
+"""``smooth-attention compare A B --truth DIR``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from smooth_attention.cli.options import read_options
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Compare two runs, or two folders of masks from any framework, image by image."""
+
+    a: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="A run, or a folder of masks.", metavar="A")]
+    b: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="The other one.", metavar="B")]
+    truth: Annotated[Path, tyro.conf.arg(help="Folder of true masks, or a data directory with masks/.")]
+    groups: Annotated[Path | None, tyro.conf.arg(help="CSV stem,group instead of the truth's.")] = None
+    output: Annotated[Path | None, tyro.conf.arg(help="Also write everything, image by image, as JSON.")] = None
+
+
+def run(arguments: list[str], prog: str) -> None:
+    options = read_options(CompareOptions, arguments, prog)
+
+    from smooth_attention.cli.tables import FIGURES, TITLES, print_line, print_table, show
+    from smooth_attention.core.files import write_json
+    from smooth_attention.runs.compare import compare
+
+    result = compare(options.a, options.b, options.truth, groups=options.groups)
+    for convention, words in (("pooled", "pooled over images"), ("per_image", "mean over images")):
+        rows = [
+            [
+                TITLES.get(figure, figure),
+                *(show(result[side][convention][figure]) for side in ("a", "b")),
+                *(show(value) for value in result["differences"][convention].get(figure, {}).values()),
+            ]
+            for figure in FIGURES
+        ]
+        header = ["", "A", "B", "B - A", "low 95 %", "high 95 %"]
+        print_table(words, header, [row + ["–"] * (6 - len(row)) for row in rows], caption=result["convention"])
+    changed = [image["difference"] for image in result["images"] if image["difference"] is not None]
+    print_line(
+        f"{result['num_images']} images in {result['num_groups']} groups; IoU higher in B on "
+        f"{sum(d > 0 for d in changed)}, lower on {sum(d < 0 for d in changed)}, equal on {sum(d == 0 for d in changed)}"
+    )
+    if result["left_out"]:
+        print_line(f"left out, as not on all sides: {len(result['left_out'])} masks, first {result['left_out'][0]}")
+    if options.output:
+        write_json(options.output, result)
+        print_line(f"written: {options.output}")

@@ -1,0 +1,93 @@
+"""Tables on a terminal; every one says its convention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from smooth_attention.core.files import plain
+
+FIGURES = ("iou", "dice", "accuracy", "precision", "recall", "f1", "boundary_iou")
+TITLES = {
+    "iou": "IoU",
+    "dice": "Dice",
+    "f1": "F1",
+    "boundary_iou": "boundary IoU",
+    "ece": "ECE",
+    "hd95_px": "HD95 (px)",
+}
+
+
+def show(value: Any, digits: int = 3) -> str:
+    """Return a figure for a table; an undefined one is a dash."""
+    value = plain(value)
+    if value is None:
+        return "–"
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+
+
+def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str) -> None:
+    table = Table(title=title, caption=caption, box=box.SIMPLE, title_justify="left", caption_justify="left")
+    for position, name in enumerate(header):
+        table.add_column(name, justify="left" if position == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+
+
+def print_line(text: str) -> None:
+    console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def console() -> Console:
+    wide = Console()
+    return wide if wide.is_terminal else Console(width=120)
+
+
+def figure_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
+    """Return the rows of a figure table: pooled and per image, then each class where there are classes."""
+    rows = [
+        [name, *(show(metrics[key].get(figure)) for figure in FIGURES)]
+        for name, key in (("pooled", "pooled"), ("per image", "per_image"))
+    ]
+    rows += [
+        [f"  {name}", *(show(figures.get(figure)) for figure in FIGURES)]
+        for name, figures in metrics["pooled"].get("classes", {}).items()
+    ]
+    return rows
+
+
+def print_metrics(title: str, metrics: Mapping[str, Any]) -> None:
+    header = ["", *(TITLES.get(figure, figure) for figure in FIGURES)]
+    pooled, per_image = metrics["pooled"], metrics["per_image"]
+    caption = (
+        f"{per_image['num_images']} images at native size; pooled: counts added over images; per image: mean over images"
+        + ("; top rows: mean over classes; class rows: pooled" if "classes" in pooled else "; foreground")
+        + f". HD95 {show(per_image['hd95_px'], 1)} px, misses {metrics['hd95']['misses']}; ECE {show(pooled['ece'])}"
+    )
+    print_table(title, header, figure_rows(metrics), caption=caption)
+    for mode, text in (("gate_off", "gate off"), ("bypass", "block bypassed")):
+        if mode in metrics:
+            changed = 100 * metrics[mode]["changed_pixels"]
+            print_line(
+                f"same weights, {text}: IoU {show(metrics[mode]['iou'])} pooled, {changed:.3f} % of pixels change"
+            )
+
+
+def print_run(record: Mapping[str, Any], output: Path) -> None:
+    """Print the figures of a finished run."""
+    config, test = record["config"], record["metrics"]["test"]
+    rule = next((f" {name} {config[name]:g}" for name in ("threshold", "fraction") if config[name] is not None), "")
+    title = f"{record['data']['name']}, {config['network']}, arm {config['arm']}{rule}, protocol {config['protocol']}, one seed"
+    print_metrics(title, test)
+    gamma = record["diagnostics"].get("gamma")
+    if gamma:
+        print_line(f"gamma {gamma[record['epoch']['best']]:.4f} in the best epoch ({record['epoch']['best'] + 1})")
+    for warning in record["data"]["warnings"]:
+        print_line(f"warning: {warning}")
+    print_line(f"run: {output} (record.json, model/, predictions/)")

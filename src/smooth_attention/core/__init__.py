@@ -1,0 +1,1 @@
+"""What every room stands on: errors, grids, seeds, records, atomic files, provenance. No torch at import."""

@@ -1,0 +1,35 @@
+"""Errors: what was expected, what came, how to mend it."""
+
+from __future__ import annotations
+
+
+class SmoothAttentionError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class RequestError(SmoothAttentionError, ValueError):
+    """The request was wrong; the message says how to mend it. The command line exits with status 2."""
+
+
+class ShapeError(RequestError):
+    """A tensor or grid has a shape that does not fit."""
+
+
+class OptionError(RequestError):
+    """An option has a value that is not allowed, or two options exclude each other."""
+
+
+class BackendError(RequestError):
+    """No backend can run this call; the message lists every reason."""
+
+
+class DataError(RequestError):
+    """A dataset, image or mask is not as expected; the message names the file."""
+
+
+class ConfigError(RequestError):
+    """A configuration does not fit its fields, or a directory holds another one."""
+
+
+class RunError(SmoothAttentionError, RuntimeError):
+    """A run failed while it was running, e.g. on a NaN loss. The command line exits with status 1."""

@@ -1,0 +1,27 @@
+"""What made a result: versions of this package and of what it stands on."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+PACKAGES = (
+    "smooth-attention",
+    "torch",
+    "torchvision",
+    "segmentation-models-pytorch",
+    "lightning",
+    "torchmetrics",
+    "numpy",
+)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of every package a figure depends on, "absent" where not installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "absent"
+    return found

@@ -1,0 +1,113 @@
+"""Decoded, resized pairs, kept once on disk and memory-mapped."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from smooth_attention.core.errors import DataError
+from smooth_attention.data.sources import Pair, Source
+
+LAYOUT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CachedPairs:
+    """Pairs at the network's size.
+
+    Attributes:
+        images: uint8 (P, S, S, 3), memory-mapped.
+        masks: uint8 (P, S, S) of labels, memory-mapped.
+        index: from stem to row.
+    """
+
+    images: np.ndarray
+    masks: np.ndarray
+    index: dict[str, int]
+
+
+def cached_pairs(source: Source, *, image_size: int, directory: Path) -> CachedPairs:
+    """Return every pair of ``source`` resized to a square, decoding only what was never decoded before.
+
+    Images are resized with antialiased bilinear filtering, masks by nearest neighbour; the aspect ratio is lost. The
+    key is the content of the pairs and the settings; two processes may fill the same cache at once, one wins.
+
+    Args:
+        source: the data.
+        image_size: side S in pixels.
+        directory: where caches live; made where it is missing.
+
+    Raises:
+        DataError: naming the first broken file.
+    """
+    key = hashlib.sha256(f"{LAYOUT_VERSION}|{source.fingerprint}|{image_size}".encode()).hexdigest()[:24]
+    target = directory / f"{source.name}-{key}"
+    if not target.is_dir():
+        fill(source, image_size, target)
+    return CachedPairs(
+        images=np.load(target / "images.npy", mmap_mode="r"),
+        masks=np.load(target / "masks.npy", mmap_mode="r"),
+        index={stem: row for row, stem in enumerate(source.stems)},
+    )
+
+
+def fill(source: Source, image_size: int, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        shape = (len(source.stems), image_size, image_size)
+        images = np.lib.format.open_memmap(temporary / "images.npy", "w+", np.uint8, (*shape, 3))
+        masks = np.lib.format.open_memmap(temporary / "masks.npy", "w+", np.uint8, shape)
+        for row, stem in enumerate(source.stems):
+            pair = source.load(stem)
+            images[row], masks[row] = resize_pair(pair, image_size)
+        images.flush()
+        masks.flush()
+        del images, masks
+        try:
+            temporary.rename(target)
+        except OSError:
+            if not target.is_dir():  # anything but another process having been first
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def resize_pair(pair: Pair, image_size: int) -> tuple[np.ndarray, np.ndarray]:
+    return resize_image(pair.image, image_size), resize_mask(pair.mask, (image_size, image_size))
+
+
+def resize_image(image: np.ndarray, image_size: int) -> np.ndarray:
+    """Return a uint8 image (H, W, 3) at (S, S, 3), antialiased bilinear."""
+    size = (image_size, image_size)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return a label map (H, W) at another (height, width) by nearest neighbour."""
+    return np.asarray(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))
+
+
+def check_readable(source: Source) -> dict[str, str]:
+    """Return the sentence of every pair that can't be loaded, by stem."""
+    broken = {}
+    for stem in source.stems:
+        try:
+            source.load(stem)
+        except DataError as error:
+            broken[stem] = str(error)
+    return broken
+
+
+def default_cache() -> Path:
+    """Return where caches live unless told otherwise: ``SMOOTH_ATTENTION_CACHE`` or the user's cache directory."""
+    if named := os.environ.get("SMOOTH_ATTENTION_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smooth-attention"

@@ -1,0 +1,148 @@
+"""Sources of image and mask pairs: what every layout gives to splits, cache and evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from smooth_attention.core.errors import DataError
+
+IGNORED = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One image with its mask, at native size.
+
+    Attributes:
+        image: uint8 (H, W, 3), RGB.
+        mask: uint8 (H, W) of labels: 0 and 1 for a binary task, class indices otherwise, 255 = ignored.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+
+
+class Source(ABC):
+    """Image and mask pairs by stem, in sorted order.
+
+    Attributes:
+        name: of the dataset, for tables.
+        class_names: one name per label, or None for a binary task.
+        stems: names of the pairs, unique, sorted.
+        groups: from stem to its group; a group lies wholly in one part of a split.
+        given_splits: lists of stems that came with the data, by part, or empty.
+    """
+
+    name: str
+    class_names: tuple[str, ...] | None = None
+    stems: tuple[str, ...]
+    groups: Mapping[str, str]
+    given_splits: Mapping[str, tuple[str, ...]] = {}
+
+    @abstractmethod
+    def load(self, stem: str) -> Pair:
+        """Return the pair of a stem at native size.
+
+        Raises:
+            DataError: naming the file that is broken or does not fit.
+        """
+
+    @abstractmethod
+    def digest(self, stem: str) -> str:
+        """Return a hash that changes when the pair's content changes."""
+
+    @property
+    def num_labels(self) -> int:
+        """Labels of a mask: 2 for a binary task."""
+        return 2 if self.class_names is None else len(self.class_names)
+
+    @property
+    def num_logits(self) -> int:
+        """Logits of a network for this data: 1 for a binary task."""
+        return 1 if self.class_names is None else len(self.class_names)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of every pair's content, of the names and of the classes."""
+        parts = [f"{stem}\0{self.groups[stem]}\0{self.digest(stem)}" for stem in self.stems]
+        parts.append(repr((self.class_names, sorted(self.given_splits.items()))))
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+    def without(self, stems: set[str]) -> Source:
+        """Return the same source without some of its pairs."""
+        return Subset(self, tuple(stem for stem in self.stems if stem not in stems))
+
+
+class Subset(Source):
+    """A source with only some of its stems."""
+
+    def __init__(self, whole: Source, stems: tuple[str, ...]) -> None:
+        if not stems:
+            raise DataError(f"nothing is left of {whole.name}: all of its {len(whole.stems)} pairs are broken")
+        self.whole = whole
+        self.name, self.class_names, self.stems = whole.name, whole.class_names, stems
+        self.groups = {stem: whole.groups[stem] for stem in stems}
+        kept = set(stems)
+        self.given_splits = {
+            part: tuple(stem for stem in listed if stem in kept) for part, listed in whole.given_splits.items()
+        }
+
+    def load(self, stem: str) -> Pair:
+        return self.whole.load(stem)
+
+    def digest(self, stem: str) -> str:
+        return self.whole.digest(stem)
+
+
+class ShapesSource(Source):
+    """Generated scenes: deterministic by seed, no files, nothing to download.
+
+    Args:
+        count: number of scenes.
+        seed: of the whole set.
+        size: side of a scene in pixels.
+    """
+
+    def __init__(self, count: int = 320, seed: int = 0, size: int = 224) -> None:
+        self.name, self.seed, self.size = "shapes", seed, size
+        self.stems = tuple(f"{index:05d}" for index in range(count))
+        self.groups = {stem: stem for stem in self.stems}
+
+    def load(self, stem: str) -> Pair:
+        from smooth_attention.data.shapes import draw_scene
+
+        scene = draw_scene(int(stem), seed=self.seed, size=self.size)
+        return Pair(scene.image, scene.mask)
+
+    def digest(self, stem: str) -> str:
+        return f"shapes-{GENERATION}-{self.seed}-{self.size}-{stem}"
+
+
+GENERATION = 1  # raised whenever draw_scene draws another picture for the same seed
+
+
+def open_source(data: str | Path, layout: str | None = None, *, size: int = 224) -> Source:
+    """Return the source behind ``shapes`` or a path.
+
+    Args:
+        data: ``"shapes"`` or a directory.
+        layout: ``"folder"``, or None to recognise it.
+        size: side of generated scenes in pixels.
+
+    Raises:
+        DataError: where there is no such directory or its layout is not recognised.
+    """
+    from smooth_attention.data.folder import FolderSource
+
+    if str(data) == "shapes" and layout is None:
+        return ShapesSource(size=size)
+    if layout not in (None, "folder"):
+        raise DataError(f"a layout is 'folder', got {layout!r}; leave it out to have it recognised")
+    return FolderSource(Path(data))

@@ -1,0 +1,145 @@
+"""Splits: which pairs train, which choose, which are reported; groups stay together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from smooth_attention.core.errors import DataError
+from smooth_attention.core.seeds import derive_seed
+from smooth_attention.data.sources import Source
+
+DEFAULT_FOLDS = 5
+VALIDATION_FRAC = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Stems by part, each in sorted order, and what the parts share that they should not.
+
+    Attributes:
+        train: stems that train.
+        val: stems that choose the checkpoint.
+        test: stems that are reported.
+        warnings: one sentence for each group or image shared between parts; empty for splits made here.
+    """
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+
+def make_split(source: Source, *, split_seed: int = 0, fold: int = 0, folds: int | None = None) -> Split:
+    """Return the split of a source: its given lists, or one of K folds by group.
+
+    The test part is fold ``fold`` of ``folds``; of what is left, whole groups are drawn for validation until they
+    hold at least 15 % of the pairs. Lists given with the data are used as given unless ``folds`` is named; a missing
+    ``val`` list is drawn from ``train`` the same way.
+
+    Args:
+        source: the data.
+        split_seed: moves folds and validation; nothing else does.
+        fold: 0 to folds - 1.
+        folds: number of folds K, at least 2; None: the given lists, or 5 folds where there are none.
+
+    Raises:
+        DataError: where a part would be empty.
+    """
+    if source.given_splits and folds is None:
+        if fold:
+            raise DataError(f"{source.name} has given lists, so fold {fold} means nothing; name --folds to use folds")
+        return given_split(source, split_seed)
+    folds = DEFAULT_FOLDS if folds is None else folds
+    if folds < 2 or not 0 <= fold < folds:
+        raise DataError(f"folds are at least 2 and a fold is 0 to folds - 1, got {fold=} of {folds=}")
+    members = members_by_group(source, source.stems)
+    if len(members) < 3:
+        raise DataError(
+            f"{source.name} has {len(source.stems)} pairs in {len(members)} groups; a split needs at least 3 groups, "
+            "one each for train, val and test: add images, or mend groups.csv"
+        )
+    if len(members) < folds:
+        raise DataError(f"{source.name} has {len(members)} groups, too few for {folds} folds; lower --folds")
+    test_groups = assign_folds(members, folds, split_seed)[fold]
+    rest = {group: stems for group, stems in members.items() if group not in test_groups}
+    val_groups = draw_validation(rest, derive_seed(split_seed, "val", fold, folds), source.name)
+    train, val, test = (
+        tuple(sorted(stem for group in groups for stem in members[group]))
+        for groups in (rest.keys() - val_groups, val_groups, test_groups)
+    )
+    return Split(train, val, test)
+
+
+def given_split(source: Source, split_seed: int) -> Split:
+    parts = dict(source.given_splits)
+    if "val" not in parts:
+        rest = members_by_group(source, parts["train"])
+        groups = draw_validation(rest, derive_seed(split_seed, "val"), source.name)
+        parts["val"] = tuple(stem for stem in parts["train"] if source.groups[stem] in groups)
+        parts["train"] = tuple(stem for stem in parts["train"] if source.groups[stem] not in groups)
+    if empty := [part for part, stems in parts.items() if not stems]:
+        raise DataError(f"the {empty[0]} part of {source.name} is empty; mend {empty[0]}.txt")
+    train, val, test = (tuple(sorted(parts[part])) for part in ("train", "val", "test"))
+    return Split(train, val, test, tuple(find_leaks(source, {"train": train, "val": val, "test": test})))
+
+
+def find_leaks(source: Source, parts: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return one sentence for each stem, group or identical image that two parts share."""
+    sentences = []
+    for what, key in (
+        ("image", lambda stem: stem),
+        ("group", lambda stem: source.groups[stem]),
+        ("identical content", source.digest),
+    ):
+        owners: dict[str, dict[str, str]] = {}
+        for part, stems in parts.items():
+            for stem in stems:
+                owners.setdefault(key(stem), {}).setdefault(part, stem)
+        for name, by_part in owners.items():
+            if len(by_part) > 1:
+                where = ", ".join(f"{stem} in {part}" for part, stem in by_part.items())
+                label = f"{what} {name!r}" if what == "group" else what
+                sentences.append(f"{label} shared between parts: {where}")
+    return sentences
+
+
+def members_by_group(source: Source, stems: Iterable[str]) -> dict[str, list[str]]:
+    members: dict[str, list[str]] = {}
+    for stem in sorted(stems):
+        members.setdefault(source.groups[stem], []).append(stem)
+    return members
+
+
+def assign_folds(members: Mapping[str, list[str]], folds: int, split_seed: int) -> list[set[str]]:
+    """Return the groups of each fold; larger groups first, each to the fold with the fewest pairs so far."""
+    groups = sorted(members)
+    np.random.default_rng(derive_seed(split_seed, "folds", folds)).shuffle(groups)
+    groups.sort(key=lambda group: -len(members[group]))
+    assigned: list[set[str]] = [set() for _ in range(folds)]
+    sizes = [0] * folds
+    for group in groups:
+        smallest = sizes.index(min(sizes))
+        assigned[smallest].add(group)
+        sizes[smallest] += len(members[group])
+    return assigned
+
+
+def draw_validation(members: Mapping[str, list[str]], seed: int, name: str) -> set[str]:
+    if len(members) < 2:
+        raise DataError(f"{name} has only one group left for train and val; add images, or a val.txt")
+    groups = sorted(members)
+    np.random.default_rng(seed).shuffle(groups)
+    wanted = VALIDATION_FRAC * sum(len(stems) for stems in members.values())
+    drawn: set[str] = set()
+    count = 0
+    while count < wanted and len(drawn) < len(groups) - 1:
+        group = groups[len(drawn)]
+        drawn.add(group)
+        count += len(members[group])
+    return drawn

@@ -1,0 +1,77 @@
+"""What a trained block does to the feature maps it meets: is it active, how rough are its rows, is there a sink."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from smooth_attention import ops
+from smooth_attention.models.blocks import Block, SmoothAttention
+
+THRESHOLDS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
+MAX_ROWS = 1024
+
+
+@contextmanager
+def captured_inputs(net: nn.Module) -> Iterator[dict[Block, Tensor]]:
+    """Collect the last input of every block of ``net`` while the context is open."""
+    inputs: dict[Block, Tensor] = {}
+    handles = [
+        block.register_forward_pre_hook(lambda block, args: inputs.__setitem__(block, args[0].detach()))
+        for block in net.modules()
+        if isinstance(block, Block)
+    ]
+    try:
+        yield inputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def diagnose(block: Block, x: Tensor) -> dict[str, float]:
+    """Return what ``block`` does to the feature maps ``x`` (B, C, *grid), averaged over the batch.
+
+    - ``gamma``: the learned weight of the update
+    - ``share_of_output``: norm of ``gamma * update`` over the norm of the output
+    - ``smoothed_fraction.t``: share of positions that the block's own rule smooths; ``.0.1`` to ``.0.9``: the share
+      whose roughness exceeds that threshold
+    - ``max_probability``: median over positions of a row's largest probability
+    - ``sink_share``: mean over maps of the attention that the most attended key gets, 1/N if all get the same
+
+    The last three come with attention only.
+    """
+    update = block.gamma * block.update(x)
+    figures = {
+        "gamma": block.gamma.item(),
+        "share_of_output": (update.norm() / (update + x).norm().clamp_min(torch.finfo(x.dtype).tiny)).item(),
+    }
+    return figures | (diagnose_attention(block, x) if isinstance(block, SmoothAttention) else {})
+
+
+def diagnose_attention(block: SmoothAttention, x: Tensor) -> dict[str, float]:
+    grid = tuple(x.shape[2:])
+    query, key, _ = block.project(x)
+    gate_BN = ops.smoothing_gate(
+        query, key, grid=grid, threshold=block.threshold, fraction=block.fraction, scale=block.scale
+    )
+    roughness_BN = ops.roughness(query, key, grid=grid, scale=block.scale)
+    num_positions = query.shape[-2]
+    step = -(-num_positions // MAX_ROWS)
+    positions = torch.arange(0, num_positions, step, device=x.device)
+    rows_BPS = ops.attention_rows(query, key, positions, grid=grid, scale=block.scale)
+    figures = {"smoothed_fraction.t": gate_BN.float().mean().item()}
+    for threshold in THRESHOLDS:
+        figures[f"smoothed_fraction.{threshold}"] = (roughness_BN > threshold).float().mean().item()
+    figures["max_probability"] = rows_BPS.amax(-1).median().item()
+    figures["sink_share"] = rows_BPS.mean(-2).amax(-1).mean().item()
+    return figures
+
+
+def diagnose_network(inputs: dict[Block, Tensor]) -> dict[str, float]:
+    """Return the figures of every captured block, averaged over blocks; empty where there is none."""
+    found = [diagnose(block, x.float()) for block, x in inputs.items()]
+    return {name: sum(figures[name] for figures in found) / len(found) for name in (found[0] if found else {})}

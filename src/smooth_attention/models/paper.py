@@ -1,0 +1,99 @@
+"""The network of the paper: a ResNet-18 encoder, the attention block, five transposed convolutions, no skips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from smooth_attention.core.errors import ConfigError, ShapeError
+from smooth_attention.models.arms import build_block
+from smooth_attention.models.network import Network, check_classes, read_weights
+
+WIDTHS = (512, 256, 128, 64, 32)
+
+
+class PaperUNet(Network):
+    """The published encoder-decoder: each cell of the stride-32 map decodes its own 32x32 block.
+
+    Args:
+        encoder_weights: ``"imagenet"`` (torchvision's IMAGENET1K_V1, downloaded once by torchvision), ``None`` or
+            ``"none"``, or a file with a ResNet-18 state dict under torchvision's names.
+        classes: number of logits L; 1 is a binary task.
+        threshold: of the block, as published 0.1-0.9; 2.0 never smooths. ``None`` where ``block_options`` say it.
+        block: what stands at the bottleneck: ``"smooth"``, ``"random"``, ``"blur"`` or ``"none"``.
+        block_options: further options of the block; the published ``scale=1.0`` is the default here.
+
+    Raises:
+        ConfigError: on encoder weights that can't be read or don't fit.
+        OptionError: on a block or option that does not exist.
+
+    Reference:
+        Smooth Attention (preprint 202409.1283) and its public code; 12,661,410 parameters for one class. The
+        published state dict (``encoder.*``, ``smooth_attention.*``, ``decoder.*``) loads strictly.
+
+    Example:
+        >>> import torch, smooth_attention as sa
+        >>> sa.PaperUNet(encoder_weights=None)(torch.zeros(1, 3, 64, 96)).shape
+        torch.Size([1, 1, 64, 96])
+    """
+
+    def __init__(
+        self,
+        encoder_weights: str | Path | None = "imagenet",
+        classes: int = 1,
+        threshold: float | None = 0.4,
+        *,
+        block: str = "smooth",
+        block_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        options = paper_block_options(block, threshold, block_options)
+        super().__init__({"kind": "paper", "classes": check_classes(classes), "block": block, "block_options": options})
+        self.encoder = resnet18_children(encoder_weights)
+        self.smooth_attention: nn.Module = nn.Identity()  # keeps its place in the order of modules
+        layers: list[nn.Module] = []
+        for width, following in zip(WIDTHS, (*WIDTHS[1:], classes), strict=True):
+            layers += [nn.ConvTranspose2d(width, following, kernel_size=2, stride=2), nn.ReLU(inplace=True)]
+        self.decoder = nn.Sequential(*layers[:-1])
+        # last, so that the rest has the same initial weights whatever the block
+        self.smooth_attention = build_block(block, WIDTHS[0], options)
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b l h w"]:
+        if x.ndim != 4 or x.shape[1] != 3 or any(side % self.stride or not side for side in x.shape[-2:]):
+            raise ShapeError(
+                f"PaperUNet needs (B, 3, H, W) with height and width divisible by {self.stride}, got {tuple(x.shape)}; "
+                "resize or pad the images, or call predict(), which does"
+            )
+        logits: Tensor = self.decoder(self.smooth_attention(self.encoder(x)))
+        return logits
+
+
+def paper_block_options(block: str, threshold: float | None, block_options: Mapping[str, Any] | None) -> dict[str, Any]:
+    options = dict(block_options or {})
+    if block in ("smooth", "random"):
+        options = {"scale": 1.0, **options}
+        if threshold is not None and not {"threshold", "fraction"} & options.keys():
+            options["threshold"] = threshold
+    return options
+
+
+def resnet18_children(encoder_weights: str | Path | None) -> nn.Sequential:
+    """Return torchvision's ResNet-18 up to layer4 as a Sequential, its children numbered in order."""
+    from torchvision.models import ResNet18_Weights, resnet18
+
+    is_imagenet = encoder_weights == "imagenet"
+    network = resnet18(weights=ResNet18_Weights.IMAGENET1K_V1 if is_imagenet else None)
+    if encoder_weights is not None and str(encoder_weights) not in ("imagenet", "none"):
+        state = read_weights(Path(encoder_weights))
+        named = {name: value for name, value in state.items() if not name.startswith("fc.")}
+        head = {name: value for name, value in network.state_dict().items() if name.startswith("fc.")}
+        try:
+            network.load_state_dict(named | head)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"{encoder_weights} does not fit ResNet-18; expected torchvision's names and shapes: {error}"
+            ) from error
+    return nn.Sequential(*list(network.children())[:-2])

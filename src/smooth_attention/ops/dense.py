@@ -1,0 +1,63 @@
+"""The dense gate: roughness from the N x N matrix, each pair of neighbouring rows compared once.
+
+Shapes: `B` leading dimensions, `N` query positions, `S` keys, `E` width; rows stand as (B, *grid, S).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from smooth_attention.core.grids import Offset, half_directions
+from smooth_attention.ops.gates import decide_gate
+from smooth_attention.ops.reference import compute_attention
+
+
+def compute_roughness(attention: Float[Tensor, "... n s"], grid: tuple[int, ...]) -> Float[Tensor, "... n"]:
+    """Return the largest difference between each row of attention and those of its neighbours.
+
+    A cell clamped back at the border is the cell itself or another of its neighbours, so pairs inside the grid decide.
+    """
+    rows = attention.unflatten(-2, grid)
+    # Zero, or NaN where the row is; that matters where the grid is one cell.
+    roughness = rows[..., 0] - rows[..., 0]
+    for direction in half_directions(len(grid)):
+        opposite = tuple(-step for step in direction)
+        ahead, behind = rows[_cells_with(direction, grid)], rows[_cells_with(opposite, grid)]
+        distance = (ahead - behind).abs().amax(dim=-1)
+        for offset in (direction, opposite):
+            roughness = torch.maximum(roughness, F.pad(distance, _margins(offset)))
+    return roughness.flatten(-len(grid))
+
+
+def dense_gate(
+    query: Float[Tensor, "... n e"],
+    key: Float[Tensor, "... s e"],
+    *,
+    grid: tuple[int, ...],
+    threshold: float | None,
+    fraction: float | None,
+    scale: float | None,
+) -> Bool[Tensor, "... n"]:
+    """Return the gate by way of the whole matrix: O(N S) memory, any device, any rule."""
+    with torch.no_grad():
+        roughness = compute_roughness(compute_attention(query, key, scale), grid)
+        return decide_gate(roughness, threshold=threshold, fraction=fraction)
+
+
+def dense_why_not(query: Tensor, key: Tensor, **rule: object) -> str | None:
+    """Return None: the dense gate runs everywhere."""
+    return None
+
+
+def _cells_with(offset: Offset, grid: tuple[int, ...]) -> tuple[slice | type(...), ...]:
+    """The cells whose neighbour at the opposite offset lies inside the grid, as an index into (..., *grid, S)."""
+    inside = (slice(max(0, step), size - max(0, -step)) for step, size in zip(offset, grid, strict=True))
+    return (..., *inside, slice(None))
+
+
+def _margins(offset: Offset) -> list[int]:
+    """What those cells lack to the whole grid, as F.pad wants it: last axis first."""
+    return [margin for step in reversed(offset) for margin in (max(0, step), max(0, -step))]

@@ -1,0 +1,69 @@
+"""The rule that turns roughness into a gate, and the calls whose gate needs no attention at all.
+
+Shapes: `B` leading dimensions, `N` query positions, `S` keys, `E` width.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from smooth_attention.ops.neighbours import average_neighbours
+
+
+def decide_gate(
+    roughness: Float[Tensor, "... n"], *, threshold: float | None, fraction: float | None
+) -> Bool[Tensor, "... n"]:
+    """Return which positions are smoothed: rough ones, or the roughest share of each map; never one of roughness NaN.
+
+    Equally rough positions compete for the last places of a share by position, the lower one first.
+    """
+    if fraction is not None:
+        has_row = ~roughness.isnan()
+        ranked = torch.where(has_row, roughness, -1.0).sort(dim=-1, descending=True, stable=True).indices
+        chosen = ranked[..., : _count_share(fraction, roughness.shape[-1])]
+        return torch.zeros_like(has_row).scatter(-1, chosen, True) & has_row
+    if threshold is not None:
+        return roughness > threshold
+    return torch.zeros_like(roughness, dtype=torch.bool)
+
+
+def never_smooths(num_positions: int, *, threshold: float | None, fraction: float | None) -> bool:
+    """Return whether no position can be smoothed: roughness of distributions is at most 1, and a share may be none."""
+    if fraction is not None:
+        return _count_share(fraction, num_positions) == 0
+    return threshold is None or threshold >= 1
+
+
+def always_smooths(*, threshold: float | None) -> bool:
+    """Return whether every position is smoothed that has no NaN around it: roughness is at least 0."""
+    return threshold is not None and threshold < 0
+
+
+def closed_gate(query: Float[Tensor, "... n e"], key: Float[Tensor, "... s e"]) -> Bool[Tensor, "... n"]:
+    """Return a gate that is False everywhere, in the shape that query and key broadcast to."""
+    batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
+    return query.new_zeros((*batch, query.shape[-2]), dtype=torch.bool)
+
+
+def open_gate(
+    query: Float[Tensor, "... n e"], key: Float[Tensor, "... s e"], grid: tuple[int, ...]
+) -> Bool[Tensor, "... n"]:
+    """Return a gate that is True except where a position's own or a neighbour's row is NaN.
+
+    Told from query and key alone. With an infinite key only the logits could tell which rows are NaN: none is smoothed
+    then. Finite values whose product overflows are not noticed.
+    """
+    is_bad = find_nan_rows(query, key) | key.isinf().any(-1).any(-1, keepdim=True)
+    bad = is_bad.to(torch.float32)
+    return (bad + average_neighbours(bad.unsqueeze(-1), grid).squeeze(-1)) == 0
+
+
+def find_nan_rows(query: Float[Tensor, "... n e"], key: Float[Tensor, "... s e"]) -> Bool[Tensor, "... n"]:
+    """Return which rows of attention are NaN for certain: any with an infinite or NaN query, all with a NaN key."""
+    return ~query.isfinite().all(-1) | key.isnan().any(-1).any(-1, keepdim=True)
+
+
+def _count_share(fraction: float, num_positions: int) -> int:
+    return round(fraction * num_positions)

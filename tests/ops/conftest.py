@@ -1,0 +1,32 @@
+"""Shape and type checks of every signature in the operator's room, and inputs to try it on."""
+
+import jaxtyping
+import pytest
+
+# An int is a float to a type checker, and here.
+jaxtyping.install_import_hook(
+    "smooth_attention.ops", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+)
+
+import torch  # noqa: E402  (the hook has to come before anything that imports the package)
+
+
+@pytest.fixture
+def draw():
+    """A function that draws query, key and value, the same for the same arguments."""
+
+    def draw_inputs(grid, dtype=torch.float64, *, batch=(2,), num_keys=11, widths=(8, 6), spread=1.5, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        num_positions = torch.Size(grid).numel()
+        shapes = [(num_positions, widths[0]), (num_keys, widths[0]), (num_keys, widths[1])]
+        drawn = [torch.randn(*batch, *shape, generator=generator, dtype=torch.float64) for shape in shapes]
+        query, key, value = (x.to(dtype) for x in (spread * drawn[0], drawn[1], drawn[2]))
+        return [x.requires_grad_() for x in (query, key, value)]
+
+    return draw_inputs
+
+
+@pytest.fixture
+def untyped(monkeypatch):
+    """Lets bad arguments past the type checks, so that the package's own checks answer, as they do for users."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
