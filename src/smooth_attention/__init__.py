@@ -33,7 +33,7 @@ DOORS = {
     "smoothing_gate": "ops.api",
 }
 
-__all__ = ["__version__", *DOORS]  # noqa: PLE0604
+__all__ = ["__version__", *DOORS]
 
 
 def __getattr__(name: str) -> Any:

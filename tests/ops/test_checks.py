@@ -13,7 +13,7 @@ X, KEY, VALUE = torch.zeros(2, 12, 8), torch.zeros(2, 5, 8), torch.zeros(2, 5, 6
 
 BAD_QUERY_AND_KEY = [
     pytest.param(X, KEY, {"grid": (3, 5)}, ShapeError, r"15 cells for 12 positions", id="product"),
-    pytest.param(X, KEY, {"grid": (1, 1, 3, 4)}, ShapeError, r"one to 3 axes", id="four axes"),
+    pytest.param(X, KEY, {"grid": (1, 1, 3, 4)}, ShapeError, r"1 to 3 axes", id="four axes"),
     pytest.param(X[0, 0], KEY, {}, ShapeError, r"query needs axes \(..., rows, width\), got \(8,\)", id="flat query"),
     pytest.param(X, KEY[0, 0], {}, ShapeError, r"key needs axes", id="flat key"),
     pytest.param(X, KEY[..., :7], {}, ShapeError, r"same width, got query.shape=.*8.*key.shape=.*7", id="widths"),

@@ -40,6 +40,7 @@ def test_nan_row_spreads_to_its_neighbours_only():
     attention = torch.full((5, 3), 1 / 3)
     attention[0] = torch.nan
     assert compute_roughness(attention, (5,)).isnan().tolist() == [True, True, False, False, False]
+    assert compute_roughness(attention[:1], (1, 1)).isnan().tolist() == [True]
 
 
 def test_roughness_and_gate_agree_below_float32(draw):

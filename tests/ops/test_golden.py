@@ -59,7 +59,7 @@ def test_output_and_every_gradient(path, dtype, run):
     y.backward(upstream)
 
     tolerance = TOLERANCE[dtype]
-    assert_within(y.detach(), stored["y"], tolerance * max(1, stored["y"].abs().max().item()), "y")
+    assert_within(y.detach(), stored["y"], tolerance, "y")
     # A gradient that is a sum of cancelling terms is known no better than its terms.
     gradients = {name: stored[f"grad_{name}"] for name in leaves}
     largest = max(gradient.abs().max().item() for gradient in gradients.values())

@@ -42,9 +42,10 @@ def run(arguments: list[str], prog: str) -> None:
         header = ["", "A", "B", "B - A", "low 95 %", "high 95 %"]
         print_table(words, header, [row + ["–"] * (6 - len(row)) for row in rows], caption=result["convention"])
     changed = [image["difference"] for image in result["images"] if image["difference"] is not None]
+    higher, lower = sum(change > 0 for change in changed), sum(change < 0 for change in changed)
     print_line(
-        f"{result['num_images']} images in {result['num_groups']} groups; IoU higher in B on "
-        f"{sum(d > 0 for d in changed)}, lower on {sum(d < 0 for d in changed)}, equal on {sum(d == 0 for d in changed)}"
+        f"{result['num_images']} images in {result['num_groups']} groups; "
+        f"IoU higher in B on {higher}, lower on {lower}, equal on {len(changed) - higher - lower}"
     )
     if result["left_out"]:
         print_line(f"left out, as not on all sides: {len(result['left_out'])} masks, first {result['left_out'][0]}")

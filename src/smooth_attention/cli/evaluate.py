@@ -28,9 +28,10 @@ def run(arguments: list[str], prog: str) -> None:
     from smooth_attention.cli.tables import print_line, print_metrics
     from smooth_attention.core.files import write_json
     from smooth_attention.data.cache import default_cache
+    from smooth_attention.models.blocks import Mode
     from smooth_attention.runs.evaluate import evaluate_run
 
-    mode = "bypass" if options.block == "off" else "gate_off" if options.gate == "off" else "on"
+    mode: Mode = "bypass" if options.block == "off" else "gate_off" if options.gate == "off" else "on"
     result = evaluate_run(options.run, split=options.split, mode=mode, cache=default_cache())
     switched = {"on": "", "gate_off": ", gate off", "bypass": ", block bypassed"}[mode]
     print_metrics(f"{options.run}, {options.split} part{switched}, protocol standard", result["metrics"])

@@ -66,7 +66,8 @@ def print_metrics(title: str, metrics: Mapping[str, Any]) -> None:
     header = ["", *(TITLES.get(figure, figure) for figure in FIGURES)]
     pooled, per_image = metrics["pooled"], metrics["per_image"]
     caption = (
-        f"{per_image['num_images']} images at native size; pooled: counts added over images; per image: mean over images"
+        f"{per_image['num_images']} images at native size; pooled: counts added over images; "
+        "per image: mean over images"
         + ("; top rows: mean over classes; class rows: pooled" if "classes" in pooled else "; foreground")
         + f". HD95 {show(per_image['hd95_px'], 1)} px, misses {metrics['hd95']['misses']}; ECE {show(pooled['ece'])}"
     )
@@ -83,8 +84,8 @@ def print_run(record: Mapping[str, Any], output: Path) -> None:
     """Print the figures of a finished run."""
     config, test = record["config"], record["metrics"]["test"]
     rule = next((f" {name} {config[name]:g}" for name in ("threshold", "fraction") if config[name] is not None), "")
-    title = f"{record['data']['name']}, {config['network']}, arm {config['arm']}{rule}, protocol {config['protocol']}, one seed"
-    print_metrics(title, test)
+    what = f"{record['data']['name']}, {config['network']}, arm {config['arm']}{rule}"
+    print_metrics(f"{what}, protocol {config['protocol']}, one seed", test)
     gamma = record["diagnostics"].get("gamma")
     if gamma:
         print_line(f"gamma {gamma[record['epoch']['best']]:.4f} in the best epoch ({record['epoch']['best'] + 1})")

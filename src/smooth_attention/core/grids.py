@@ -33,7 +33,7 @@ def check_grid(grid: Sequence[int], num_positions: int) -> tuple[int, ...]:
     sizes = tuple(grid) if isinstance(grid, Sequence) and not isinstance(grid, str) else ()
     if not 1 <= len(sizes) <= MAX_AXES:
         raise ShapeError(
-            f"a grid needs one to {MAX_AXES} axes such as (W,), (H, W) or (D, H, W), got {grid=}; "
+            f"a grid needs 1 to {MAX_AXES} axes such as (W,), (H, W) or (D, H, W), got {grid=}; "
             "move further axes into the leading dimensions"
         )
     if not all(hasattr(size, "__index__") and size >= 1 for size in sizes):

@@ -40,8 +40,8 @@ class Canvas:
         knots = self.rng.standard_normal((cells_y + 3, cells_x + 3)).astype(np.float32)
         if max(cells_y, cells_x) > self.size:  # finer than the pixels; the draw above keeps the stream in step
             return np.zeros((self.size, self.size), np.float32)
-        rows = _spline(self.axis, knots, cells_y)
-        return 2.086 * _spline(self.axis, rows.T, cells_x).T  # 2.086: inverse standard deviation of the spline
+        columns = _spline(self.axis, knots.T, cells_x).T
+        return 2.086 * _spline(self.axis, columns, cells_y)  # 2.086: inverse standard deviation of the spline
 
     def fractal(self, cells: int, octaves: int, persistence: float = 0.6) -> Field:
         """Noise on several scales, of about unit variance."""
@@ -89,12 +89,14 @@ def _spline(at: Field, knots: Field, cells: int) -> Field:
     """Evaluate a uniform cubic B-spline along the first axis of the knots at positions in 0 to 1."""
     place = at * np.float32(cells)
     cell = np.minimum(place.astype(np.int64), cells - 1)
-    t = (place - cell)[:, None]
+    t = (place - cell.astype(np.float32))[:, None]
     weights = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, 3 * (t + t**2 - t**3) + 1, t**3)
+    # Sums in a fixed order, not a matrix product: the same to the last bit whatever BLAS and its threads do.
+    knots = np.ascontiguousarray(knots)
     total: Field = np.zeros((len(at), knots.shape[1]), np.float32)
     for i, weight in enumerate(weights):
-        total += weight * knots[cell + i]
-    return total / np.float32(6)
+        total += np.take(knots, cell + i, axis=0) * (weight / np.float32(6))
+    return total
 
 
 def smoothstep(low: float, high: float, x: Field) -> Field:

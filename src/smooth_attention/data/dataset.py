@@ -26,7 +26,7 @@ def joint_transform() -> v2.Transform:
             v2.RandomVerticalFlip(0.1),
             v2.RandomAffine(
                 degrees=10, translate=(0.05, 0.05), scale=(0.9, 1.1), interpolation=v2.InterpolationMode.BILINEAR,
-                fill=fill,  # type: ignore[arg-type]
+                fill=fill,
             ),
             v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02),
         ]

@@ -18,6 +18,7 @@ from smooth_attention.data.sources import IGNORED, Pair, Source
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
 MASK_ENDINGS = ("_mask", "_segmentation", "_seg", "_label")
 PARTS = ("train", "val", "test")
+MIN_SIDE_PX = 32
 
 
 class FolderSource(Source):
@@ -62,6 +63,11 @@ class FolderSource(Source):
             raise DataError(
                 f"image and mask differ in size: {self.image_files[stem]} is {image.shape[1]}x{image.shape[0]}, "
                 f"{self.mask_files[stem]} is {mask.shape[1]}x{mask.shape[0]}; resize one of them"
+            )
+        if min(mask.shape) < MIN_SIDE_PX:
+            raise DataError(
+                f"{self.image_files[stem]} is {mask.shape[1]}x{mask.shape[0]}, too small to learn from; "
+                f"both sides need at least {MIN_SIDE_PX} px: remove it, or use --skip-broken"
             )
         return Pair(image, mask)
 

@@ -24,8 +24,8 @@ def perceptual_hash(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return 255 bits that stay the same when the image is flipped or turned by 90 degrees.
 
     The bits are the signs of the 16 x 16 lowest frequencies (discrete cosine transform) of a 32 x 32 grey thumbnail,
-    without the mean. A flip negates the odd frequencies of an axis and a turn swaps the axes, so the hashes of an image's
-    eight variants follow from each other; the smallest of them stands for all.
+    without the mean. A flip negates the odd frequencies of an axis and a turn swaps the axes, so the hashes of the
+    eight variants of an image follow from each other; the smallest of them stands for all.
 
     Args:
         image: uint8 RGB of shape (H, W, 3), of any size and aspect ratio.

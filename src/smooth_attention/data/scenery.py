@@ -274,7 +274,7 @@ def _paint_regions(canvas: Canvas) -> Mask:
     hue = canvas.uniform(0.05, 0.6) if canvas.chance(0.3) else canvas.uniform(0.06, 0.13)
     water = canvas.colour(hue, canvas.uniform(0.1, 0.4), canvas.uniform(0.4, 0.75))
     green = canvas.uniform(0.15, 0.36)
-    soil = 0.7 * water * np.float32(canvas.uniform(0.85, 1.15)) + 0.3 * canvas.colour(0.09, 0.4, 0.5)
+    soil = (0.7 * canvas.uniform(0.85, 1.15) * water + 0.3 * canvas.colour(0.09, 0.4, 0.5)).astype(np.float32)
     canvas.ground([canvas.colour(green, 0.4, 0.35), canvas.colour(green, 0.3, 0.55), soil], 3)
     _paint_field(canvas, soil)
     _paint_field(canvas, soil)
@@ -288,8 +288,9 @@ def _paint_regions(canvas: Canvas) -> Mask:
     mask = shore > 0
     if sky:
         canvas.paint(water * (1.15 + 0.1 * canvas.fractal(2, 3))[..., None], canvas.cover(skyline, 0.005))
+    leaves = canvas.fractal(18, 3, 0.9)
     for _ in range(int(canvas.rng.integers(4, 12))):
-        _paint_island(canvas, soil, green, sky, mask)
+        _paint_island(canvas, soil, green, sky, leaves, mask)
     return mask
 
 
@@ -312,13 +313,13 @@ def _paint_water(canvas: Canvas, water: Colour, shore: Field) -> None:
     canvas.paint(colour, smoothstep(-0.02, 0.02, shore))
 
 
-def _paint_island(canvas: Canvas, soil: Colour, green: float, sky: float, mask: Mask) -> None:
+def _paint_island(canvas: Canvas, soil: Colour, green: float, sky: float, leaves: Field, mask: Mask) -> None:
     """A roof, a car or a tree: where it stands in the water, it is a hole."""
     x, y = canvas.uniform(0, 1), canvas.uniform(max(sky, 0.05), 1)
     radius = canvas.uniform(0.02, 0.1) * (0.5 + y)
     at = canvas.window(x, y, 2.0 * radius)
     along, across = canvas.local(at, x, y, canvas.uniform(-0.5, 0.5))
-    texture = canvas.fractal(18, 3, 0.9)[at]
+    texture = leaves[at]
     if canvas.chance(0.5):
         thing = np.hypot(along, across) - np.float32(radius) + np.float32(0.3 * radius) * texture
         colour = canvas.colour(green, 0.45, 0.35) * np.maximum(1 + 0.3 * texture - 4 * across, 0.3)[..., None]

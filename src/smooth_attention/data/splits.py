@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,23 +90,32 @@ def given_split(source: Source, split_seed: int) -> Split:
 
 
 def find_leaks(source: Source, parts: Mapping[str, Iterable[str]]) -> list[str]:
-    """Return one sentence for each stem, group or identical image that two parts share."""
+    """Return one sentence for each stem, group or identical pair that two parts share."""
+    listed = [(part, stem) for part, stems in parts.items() for stem in stems]
+    keys: tuple[tuple[str, Callable[[str], str]], ...] = (
+        ("stem", str),
+        ("group", source.groups.__getitem__),
+        ("identical pair", source.digest),
+    )
     sentences = []
-    for what, key in (
-        ("image", lambda stem: stem),
-        ("group", lambda stem: source.groups[stem]),
-        ("identical content", source.digest),
-    ):
+    for what, key in keys:
         owners: dict[str, dict[str, str]] = {}
-        for part, stems in parts.items():
-            for stem in stems:
-                owners.setdefault(key(stem), {}).setdefault(part, stem)
+        for part, stem in listed:
+            owners.setdefault(key(stem), {}).setdefault(part, stem)
         for name, by_part in owners.items():
             if len(by_part) > 1:
                 where = ", ".join(f"{stem} in {part}" for part, stem in by_part.items())
-                label = f"{what} {name!r}" if what == "group" else what
+                label = what if what == "identical pair" else f"{what} {name!r}"
                 sentences.append(f"{label} shared between parts: {where}")
     return sentences
+
+
+def find_copies(source: Source) -> list[str]:
+    """Return one sentence for each set of stems whose image and mask are the same files byte by byte."""
+    owners: dict[str, list[str]] = {}
+    for stem in source.stems:
+        owners.setdefault(source.digest(stem), []).append(stem)
+    return [f"identical pairs: {', '.join(stems)}" for stems in owners.values() if len(stems) > 1]
 
 
 def members_by_group(source: Source, stems: Iterable[str]) -> dict[str, list[str]]:

@@ -103,7 +103,9 @@ def read_saved(directory: Path) -> tuple[dict[str, Any], Preprocessing, dict[str
             f"{directory}/config.json has schema {config.get('schema')!r}, expected {SCHEMA}; save it again"
         )
     known = {field.name for field in fields(Preprocessing)}
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in config["preprocessing"].items() if k in known}
+    values: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in config["preprocessing"].items() if k in known
+    }
     return config["network"], Preprocessing(**values), tensors
 
 
@@ -120,7 +122,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - torch.load raises whatever the bytes provoke; the cause is kept
+    except Exception as error:
         raise ConfigError(f"{path} is no readable weight file ({type(error).__name__}); give a state dict") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ConfigError(f"{path} holds no state dict of tensors; save one with torch.save(net.state_dict(), path)")

@@ -33,11 +33,13 @@ class BlockEncoder(nn.Module):
 
     @property
     def out_channels(self) -> list[int]:
-        return list(self.encoder.out_channels)
+        channels: list[int] = self.encoder.out_channels  # type: ignore[assignment]
+        return channels
 
     @property
     def output_stride(self) -> int:
-        return int(self.encoder.output_stride)
+        stride: int = self.encoder.output_stride  # type: ignore[assignment]
+        return stride
 
     def forward(self, x: Tensor) -> list[Tensor]:
         features = list(self.encoder(x))
@@ -71,14 +73,14 @@ class SMPNetwork(Network):
             self.model.encoder = self.with_blocks(self.model.encoder)
 
     def with_blocks(self, encoder: nn.Module) -> BlockEncoder:
-        channels: list[int] = encoder.out_channels
+        channels: list[int] = encoder.out_channels  # type: ignore[assignment]
         blocks = {}
         for stage in self.recipe["stages"]:
             index = stage + len(channels) if stage < 0 else stage
             if not 1 <= index < len(channels):
                 raise OptionError(
-                    f"{self.recipe['encoder_name']} has stages 1 to {len(channels) - 1} (or -1 to {1 - len(channels)}), "
-                    f"got {stage}; -2 is the stride-16 map of a ResNet"
+                    f"{self.recipe['encoder_name']} has stages 1 to {len(channels) - 1} "
+                    f"(or -1 to {1 - len(channels)}), got {stage}; -2 is the stride-16 map of a ResNet"
                 )
             blocks[index] = build_block(self.recipe["block"], channels[index], self.recipe["block_options"])
         return BlockEncoder(encoder, blocks)

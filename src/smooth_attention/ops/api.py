@@ -274,6 +274,7 @@ def neighbour_mean(x: Float[Tensor, "... n e"], *, grid: Sequence[int]) -> Float
     return average_neighbours(x, check_grid(grid, x.shape[-2]))
 
 
+@torch.no_grad()
 def _find_gate(
     query: Float[Tensor, "... n e"],
     key: Float[Tensor, "... s e"],
@@ -286,7 +287,6 @@ def _find_gate(
 ) -> Bool[Tensor, "... n"]:
     """Return the gate, without logits where the rule alone decides."""
     options = {"grid": grid, "threshold": threshold, "fraction": fraction, "scale": scale}
-    query, key = query.detach(), key.detach()
     chosen = choose_backend(backend, query, key, **options)  # first: a wrong name is an error at every threshold
     if never_smooths(query.shape[-2], threshold=threshold, fraction=fraction):
         return closed_gate(query, key)

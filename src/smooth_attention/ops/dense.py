@@ -42,9 +42,8 @@ def dense_gate(
     scale: float | None,
 ) -> Bool[Tensor, "... n"]:
     """Return the gate by way of the whole matrix: O(N S) memory, any device, any rule."""
-    with torch.no_grad():
-        roughness = compute_roughness(compute_attention(query, key, scale), grid)
-        return decide_gate(roughness, threshold=threshold, fraction=fraction)
+    roughness = compute_roughness(compute_attention(query, key, scale), grid)
+    return decide_gate(roughness, threshold=threshold, fraction=fraction)
 
 
 def dense_why_not(query: Tensor, key: Tensor, **rule: object) -> str | None:

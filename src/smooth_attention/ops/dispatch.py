@@ -19,7 +19,7 @@ class Backend:
     """
 
     name: str
-    run: Callable[..., Tensor]  # the gate, bool (..., N), without graph
+    run: Callable[..., Tensor]  # the gate, bool (..., N); called without graph
     why_not: Callable[..., str | None]  # None: can run; otherwise the reason, one clause
 
 

@@ -13,8 +13,8 @@ IGNORED = 255  # label of pixels that count for nothing
 IGNORED_COLOUR = (230, 230, 230)
 
 # What a binary prediction gets right and wrong: light blue, magenta and yellow differ in lightness too.
-TRUE_POSITIVE = (60, 160, 235)
-FALSE_POSITIVE = (215, 25, 120)
+TRUE_POSITIVE = (80, 180, 250)
+FALSE_POSITIVE = (190, 0, 90)
 FALSE_NEGATIVE = (255, 225, 30)
 
 # Okabe and Ito's colours for figures; further ones are chosen to be far from these.
@@ -28,16 +28,20 @@ _FIRST = (
     (240, 228, 66),
 )
 # Machado, Oliveira, Fernandes 2009, severity 1: linear RGB as seen without long- or middle-wave cones.
-_PROTANOPIA = np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]])
-_DEUTERANOPIA = np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]])
+_PROTANOPIA = np.array(
+    [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+)
+_DEUTERANOPIA = np.array(
+    [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+)
 
 
 def palette(num_classes: int) -> NDArray[np.uint8]:
     """Return the colour table of a palette PNG whose pixels are class indices.
 
-    The first seven colours are Okabe and Ito's; each further one is the candidate farthest from all before it, to normal
-    and to red- or green-blind eyes. A class keeps its colour whatever the number of classes. Beyond some 12 classes no
-    table is told apart safely by colour alone.
+    The first seven colours are Okabe and Ito's; each further one is the candidate farthest from all before it, to
+    normal and to red- or green-blind eyes. A class keeps its colour whatever the number of classes. Beyond some 12
+    classes no table is told apart safely by colour alone.
 
     Args:
         num_classes: number of classes, 1 to 255.
@@ -66,7 +70,9 @@ def lab_as_seen(colours: NDArray[np.uint8]) -> NDArray[np.float64]:
     srgb = colours / 255.0
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     seen = np.stack([linear, *(np.clip(linear @ eye.T, 0, 1) for eye in (_PROTANOPIA, _DEUTERANOPIA))])
-    to_xyz = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
+    to_xyz = np.array(
+        [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    )
     xyz = seen @ to_xyz.T / np.array([0.95047, 1.0, 1.08883])  # relative to the white of daylight, D65
     f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
     return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], axis=-1)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from smooth_attention.viz.colours import (
     palette,
 )
 
-Image = NDArray[np.uint8]  # (H, W, 3)
+Picture = NDArray[np.uint8]  # (H, W, 3)
 Labels = NDArray[np.integer] | NDArray[np.bool_]  # (H, W)
 
 _STRIPE_COLOUR = (120, 120, 120)
@@ -45,7 +46,7 @@ class PredictionRow:
         name: shown beside the row, e.g. the stem.
     """
 
-    image: Image
+    image: Picture
     truth: Labels | None
     predictions: Mapping[str, Labels]
     captions: Mapping[str, str] = field(default_factory=dict)
@@ -57,11 +58,11 @@ class Sample:
     """An image with its label map (None: it has none) and its stem, for :func:`sample_grid`."""
 
     stem: str
-    image: Image
+    image: Picture
     mask: Labels | None
 
 
-def mask_overlay(image: Image, mask: Labels, *, alpha: float = 0.5, num_classes: int = 1) -> Image:
+def mask_overlay(image: Picture, mask: Labels, *, alpha: float = 0.5, num_classes: int = 1) -> Picture:
     """Return the image with its mask laid over it.
 
     Args:
@@ -92,7 +93,7 @@ def mask_overlay(image: Image, mask: Labels, *, alpha: float = 0.5, num_classes:
     return _striped(_laid_over(image, table[labels], labels, covered, alpha), labels == IGNORED)
 
 
-def error_overlay(image: Image, truth: Labels, prediction: Labels, *, alpha: float = 0.5) -> Image:
+def error_overlay(image: Picture, truth: Labels, prediction: Labels, *, alpha: float = 0.5) -> Picture:
     """Return the image with a binary prediction judged: found blue, false alarms magenta, missed yellow.
 
     Args:
@@ -109,7 +110,8 @@ def error_overlay(image: Image, truth: Labels, prediction: Labels, *, alpha: flo
     """
     true, predicted = _checked(image, truth, "truth", 1), _checked(image, prediction, "prediction", 1)
     ignored = (true == IGNORED) | (predicted == IGNORED)
-    verdict = np.where(ignored, 0, (true == 1) + 2 * (predicted == 1))  # 0 right to leave, 1 missed, 2 false alarm, 3 found
+    verdict = np.where(ignored, 0, (true == 1) + 2 * (predicted == 1))
+    # 0: rightly left alone, 1: missed, 2: false alarm, 3: found
     table = np.array([(0, 0, 0), FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE], np.uint8)
     return _striped(_laid_over(image, table[verdict], verdict, verdict > 0, alpha), ignored)
 
@@ -140,16 +142,19 @@ def prediction_grid(
     if not rows or not columns:
         raise OptionError(f"a sheet needs rows and columns, got {len(rows)} rows and {len(columns)} columns")
     with_truth = any(row.truth is not None for row in rows)
-    heads = ["image", *(["truth"] if with_truth else []), *columns]
-    figure, cells = _sheet(len(rows), len(heads), [row.image for row in rows], title)
+    num_columns = len(columns) + 1 + with_truth
+    figure, cells = _sheet(num_columns, [row.image for row in rows for _ in range(num_columns)], title)
     for row, line in zip(rows, cells, strict=True):
-        pictures = _pictures(row, heads, 1 if classes is None else len(classes))
-        for head, cell in zip(heads, line, strict=True):
-            if pictures[head] is not None:
-                cell.imshow(pictures[head], interpolation="antialiased")
-            cell.set_xlabel(row.captions.get(head, ""), fontsize=8, parse_math=False)
+        pictures = _pictures(row, columns, 1 if classes is None else len(classes))
+        if not with_truth:
+            del pictures[1]
+        for picture, cell in zip(pictures, line, strict=True):
+            if picture is not None:
+                cell.imshow(picture, interpolation="antialiased")
+        for column, cell in zip(columns, line[-len(columns) :], strict=True):
+            cell.set_xlabel(row.captions.get(column, ""), fontsize=8, parse_math=False)
         line[0].set_ylabel(row.name, fontsize=8, parse_math=False)
-    for head, cell in zip(heads, cells[0], strict=True):
+    for head, cell in zip(["image", *["truth"] * with_truth, *columns], cells[0], strict=True):
         cell.set_title(head, fontsize=9, parse_math=False)
     maps = [labels for row in rows for labels in (row.truth, *row.predictions.values()) if labels is not None]
     _add_legend(figure, maps, classes, judged=with_truth)
@@ -182,7 +187,7 @@ def sample_grid(
     if not shown or num_columns < 1:
         raise OptionError(f"a sheet needs samples and columns, got {len(shown)} samples and {num_columns=}")
     num_columns = min(num_columns, len(shown))
-    figure, cells = _sheet(-(-len(shown) // num_columns), num_columns, [sample.image for sample in shown], title)
+    figure, cells = _sheet(num_columns, [sample.image for sample in shown], title)
     num_classes = 1 if classes is None else len(classes)
     for sample, cell in zip(shown, (cell for line in cells for cell in line), strict=False):
         picture = sample.image
@@ -194,20 +199,97 @@ def sample_grid(
     return figure
 
 
-def _pictures(row: PredictionRow, heads: Sequence[str], num_classes: int) -> dict[str, Image | None]:
-    pictures: dict[str, Image | None] = {"image": row.image, "truth": None}
-    if row.truth is not None:
-        pictures["truth"] = mask_overlay(row.image, row.truth, num_classes=num_classes)
-    for head in heads:
-        if head in pictures:
-            continue
-        prediction = row.predictions.get(head)
+def _pictures(row: PredictionRow, columns: Sequence[str], num_classes: int) -> list[Picture | None]:
+    """Return image, truth and predictions of a row, None for what it lacks."""
+    truth = None if row.truth is None else mask_overlay(row.image, row.truth, num_classes=num_classes)
+    pictures: list[Picture | None] = [row.image, truth]
+    for column in columns:
+        prediction = row.predictions.get(column)
         if prediction is None:
-            pictures[head] = None
-        elif num_classes == 1 and row.truth is not None:
-            pictures[head] = error_overlay(row.image, row.truth, prediction)
+            pictures.append(None)
+        elif row.truth is None:
+            pictures.append(mask_overlay(row.image, prediction, num_classes=num_classes))
+        elif num_classes == 1:
+            pictures.append(error_overlay(row.image, row.truth, prediction))
         else:
-            pictures[head] = mask_overlay(row.image, prediction, num_classes=num_classes)
-            if row.truth is not None:
-                pictures[head] = _striped(pictures[head], row.truth == IGNORED)
+            overlay = mask_overlay(row.image, prediction, num_classes=num_classes)
+            pictures.append(_striped(overlay, row.truth == IGNORED))
     return pictures
+
+
+def _checked(image: Picture, labels: Labels, name: str, num_classes: int) -> NDArray[np.uint8]:
+    """Return a label map as uint8 once it is known to fit the image and to hold classes only."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ShapeError(f"an overlay needs a uint8 image of shape (H, W, 3), got {image.dtype} of shape {image.shape}")
+    if labels.shape != image.shape[:2]:
+        raise ShapeError(f"the {name} has shape {labels.shape}, its image {image.shape[:2]}; resize one to the other")
+    highest = 1 if num_classes == 1 else num_classes - 1
+    strange = np.setdiff1d(labels, [*range(highest + 1), IGNORED])
+    if len(strange):
+        raise DataError(
+            f"the {name} holds the label {strange[0]}, expected 0 to {highest}, or {IGNORED} for ignored pixels"
+        )
+    return labels.astype(np.uint8)
+
+
+def _laid_over(
+    image: Picture, colours: NDArray[np.uint8], labels: NDArray[np.integer], covered: NDArray[np.bool_], alpha: float
+) -> Picture:
+    """Blend the colours in where covered; where a label meets another, the outline is opaque."""
+    if not 0 <= alpha <= 1:
+        raise OptionError(f"alpha is an opacity from 0 to 1, got {alpha}")
+    inner = ndimage.minimum_filter(labels, 3, mode="nearest") == ndimage.maximum_filter(labels, 3, mode="nearest")
+    opacity = np.where(inner, np.float32(alpha), np.float32(1)) * covered
+    blended = image + opacity[..., None] * (colours.astype(np.float32) - image)
+    return np.round(blended).astype(np.uint8)
+
+
+def _striped(image: Picture, ignored: NDArray[np.bool_]) -> Picture:
+    """Return the image with diagonal grey stripes where pixels are ignored."""
+    height, width = ignored.shape
+    period = max(4, min(height, width) // 32)  # seen as stripes whatever the resolution
+    is_dark = (np.arange(height)[:, None] + np.arange(width)) % period < period // 2
+    stripes = np.where(is_dark[..., None], np.array(_STRIPE_COLOUR, np.uint8), np.array(IGNORED_COLOUR, np.uint8))
+    return np.where(ignored[..., None], stripes, image)
+
+
+def _sheet(num_columns: int, images: Sequence[Picture], title: str | None) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure with a cell per image, row by row, each row as high as its highest image needs."""
+    aspects = [image.shape[0] / image.shape[1] for image in images]
+    heights = [max(aspects[i : i + num_columns]) * _CELL_INCHES for i in range(0, len(aspects), num_columns)]
+    size = (num_columns * _CELL_INCHES + 0.3, sum(heights) + 0.3 * len(heights) + 0.7)
+    figure = Figure(figsize=size, layout="constrained")
+    cells = figure.subplots(len(heights), num_columns, squeeze=False, height_ratios=heights)
+    for cell in cells.flat:
+        cell.set(xticks=[], yticks=[])
+        cell.spines[:].set_visible(False)
+    if title is not None:
+        figure.suptitle(title, fontsize=11, parse_math=False)
+    return figure, cells.tolist()
+
+
+def _add_legend(figure: Figure, maps: Sequence[Labels], classes: Sequence[str] | None, *, judged: bool) -> None:
+    """Name the colours below the sheet: those of the verdicts, or of the classes that occur."""
+    present = {int(label) for labels in maps for label in np.unique(labels)}
+    entries: dict[str, Sequence[int]] = {}
+    if classes is not None:
+        table = palette(len(classes)).tolist()
+        entries = {name: table[i] for i, name in enumerate(classes) if i in present}
+    elif maps:
+        entries = dict(_ERRORS) if judged else {"foreground": TRUE_POSITIVE}
+    handles = [Patch(facecolor=_hex(colour), label=name) for name, colour in entries.items()]
+    if IGNORED in present:
+        handles.append(
+            Patch(facecolor=_hex(IGNORED_COLOUR), edgecolor=_hex(_STRIPE_COLOUR), hatch="////", label="ignored")
+        )
+    if handles:
+        num_columns = max(1, min(len(handles), int(figure.get_figwidth() // 2)))
+        legend = figure.legend(
+            handles=handles, loc="outside lower center", ncols=num_columns, fontsize=8, frameon=False
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+
+
+def _hex(colour: Sequence[int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
