@@ -1,4 +1,4 @@
-"""Small real datasets and one finished run, made once for all tests that need them."""
+"""Shape checks of the operator's signatures; small real datasets and one finished run, made once for all tests."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
+
+# before anything imports the package; an int is a float to a type checker, and here
+jaxtyping.install_import_hook(
+    "smooth_attention.ops", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+)
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -53,12 +59,19 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished_run(scenes: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A run with a gate that smooths many positions, and its record."""
+    """A run whose block smooths every position and weighs much, and its record."""
     from smooth_attention.runs.config import RunConfig
     from smooth_attention.runs.train import train
 
-    output = tmp_path_factory.mktemp("runs") / "smooth"
+    output = tmp_path_factory.mktemp("runs") / "always"
     config = RunConfig(
-        data=str(scenes), encoder_weights="none", image_size=64, epochs=2, batch_size=4, threshold=0.05, gamma_init=1.0
+        data=str(scenes),
+        network="paper",
+        encoder_weights="none",
+        image_size=128,
+        epochs=2,
+        batch_size=4,
+        arm="always",
+        gamma_init=20.0,
     )
     return output, train(config, output, cache=cache)

@@ -1,14 +1,8 @@
-"""Shape and type checks of every signature in the operator's room, and inputs to try it on."""
+"""Inputs to try the operator on."""
 
 import jaxtyping
 import pytest
-
-# An int is a float to a type checker, and here.
-jaxtyping.install_import_hook(
-    "smooth_attention.ops", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
-)
-
-import torch  # noqa: E402  (the hook has to come before anything that imports the package)
+import torch
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def run(arguments: list[str], prog: str) -> None:
     from smooth_attention.cli.tables import print_line, print_table
     from smooth_attention.core.errors import DataError
     from smooth_attention.core.files import write_text
-    from smooth_attention.data.check import check_source
+    from smooth_attention.data.check import check_source, propose_groups
     from smooth_attention.data.sources import open_source
 
     if options.output and not options.near_duplicates:
@@ -50,12 +50,12 @@ def run(arguments: list[str], prog: str) -> None:
         if len(sentences) > SHOWN:
             print_line(f"... and {len(sentences) - SHOWN} more of this kind")
     if report.near_duplicates is not None:
-        groups = report.near_duplicates
-        print_line(f"near-duplicates: {sum(len(group) > 1 for group in groups)} groups of images that look the same")
-        for group in [group for group in groups if len(group) > 1][:SHOWN]:
-            print_line(f"  {', '.join(group)}")
+        print_line(f"near-duplicates: {len(report.near_duplicates)} sets of images that look the same")
+        for stems in report.near_duplicates[:SHOWN]:
+            print_line(f"  {', '.join(stems)}")
         if options.output:
-            lines = [f"{stem},g{number:04d}" for number, group in enumerate(groups) for stem in group]
+            groups = propose_groups(source, report.near_duplicates)
+            lines = [f"{stem},{group}" for stem, group in groups.items()]
             write_text(options.output, "\n".join(["stem,group", *lines]) + "\n")
             print_line(f"proposed groups: {options.output}")
     print_line(f"{len(report.problems)} problems, {len(report.leaks)} leaks")

@@ -16,7 +16,7 @@ STATUSES = ("running", "failed", "done")
 def write_record(directory: Path, record: dict[str, Any]) -> None:
     """Write ``record.json``; its status is one of :data:`STATUSES`, undefined figures are null."""
     assert record["status"] in STATUSES
-    write_json(directory / "record.json", {"schema": SCHEMA, **record})
+    write_json(directory / "record.json", {**record, "schema": SCHEMA})
 
 
 def read_record(directory: Path) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def read_record(directory: Path) -> dict[str, Any]:
     path = directory / "record.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(f"{directory} is no run: it holds no record.json; give what train wrote") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is damaged ({error}); run the training again") from error

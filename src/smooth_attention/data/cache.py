@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from smooth_attention.core.errors import DataError
+from smooth_attention.core.files import current_umask
 from smooth_attention.data.sources import Pair, Source
 
 LAYOUT_VERSION = 1
@@ -28,9 +30,13 @@ class CachedPairs:
         index: from stem to row.
     """
 
-    images: np.ndarray
-    masks: np.ndarray
+    images: np.memmap
+    masks: np.memmap
     index: dict[str, int]
+
+    def __reduce__(self) -> tuple[Callable[..., CachedPairs], tuple[str, tuple[str, ...]]]:
+        """Pickle the place, not the pixels: a worker process maps the same files."""
+        return open_pairs, (str(Path(str(self.images.filename)).parent), tuple(self.index))
 
 
 def cached_pairs(source: Source, *, image_size: int, directory: Path) -> CachedPairs:
@@ -51,11 +57,13 @@ def cached_pairs(source: Source, *, image_size: int, directory: Path) -> CachedP
     target = directory / f"{source.name}-{key}"
     if not target.is_dir():
         fill(source, image_size, target)
-    return CachedPairs(
-        images=np.load(target / "images.npy", mmap_mode="r"),
-        masks=np.load(target / "masks.npy", mmap_mode="r"),
-        index={stem: row for row, stem in enumerate(source.stems)},
-    )
+    return open_pairs(str(target), source.stems)
+
+
+def open_pairs(directory: str, stems: Sequence[str]) -> CachedPairs:
+    """Map a filled cache whose rows are ``stems``."""
+    images, masks = (np.load(Path(directory, name), mmap_mode="r") for name in ("images.npy", "masks.npy"))
+    return CachedPairs(images, masks, {stem: row for row, stem in enumerate(stems)})
 
 
 def fill(source: Source, image_size: int, target: Path) -> None:
@@ -71,6 +79,7 @@ def fill(source: Source, image_size: int, target: Path) -> None:
         images.flush()
         masks.flush()
         del images, masks
+        temporary.chmod(0o777 & ~current_umask())
         try:
             temporary.rename(target)
         except OSError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,7 +29,7 @@ class Report:
         parts: number of pairs in train, val and test, as ``train`` would split them.
         problems: one sentence each: broken and unmatched files, absent classes, why no split can be made.
         leaks: one sentence each: groups and identical images shared between given parts, identical images anywhere.
-        near_duplicates: groups of stems that look alike, where they were asked for.
+        near_duplicates: sets of two or more stems that look alike, where they were asked for.
     """
 
     name: str
@@ -92,3 +92,13 @@ def add_splits(report: Report, source: Source) -> None:
         return
     report.parts = {part: len(stems) for part, stems in split.parts().items()}
     report.leaks += split.warnings
+
+
+def propose_groups(source: Source, near_duplicates: Iterable[Sequence[str]]) -> dict[str, str]:
+    """Return each stem's group after joining the groups of images that look the same."""
+    groups = dict(source.groups)
+    for stems in near_duplicates:
+        joined = {groups[stem] for stem in stems}
+        name = min(joined)
+        groups = {stem: name if group in joined else group for stem, group in groups.items()}
+    return groups

@@ -59,7 +59,8 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
         mask = tv_tensors.Mask(torch.from_numpy(np.array(self.pairs.masks[row])))
         if self.seed is not None:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derive_seed(self.seed, "augment", epoch, stem))
+                # torch.manual_seed would reseed the accelerator's generator too, which nothing here restores.
+                torch.default_generator.manual_seed(derive_seed(self.seed, "augment", epoch, stem))
                 image, mask = self.transform(image, mask)
         return image.as_subclass(Tensor).float() / 255, mask.as_subclass(Tensor).long()
 

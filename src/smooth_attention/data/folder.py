@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
@@ -91,7 +92,7 @@ class FolderSource(Source):
         return lists
 
     def read_list(self, path: Path) -> tuple[str, ...]:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
         stems = tuple(Path(line).stem if Path(line).suffix.lower() in SUFFIXES else line for line in lines)
         known = set(self.image_files) | set(self.mask_files)
         if missing := [stem for stem in stems if stem not in known]:
@@ -136,7 +137,7 @@ def files_by_mask_stem(folder: Path, images: Mapping[str, Path]) -> dict[str, Pa
 def read_classes(path: Path) -> tuple[str, ...] | None:
     if not path.is_file():
         return None
-    names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
     if len(names) < 2 or len(set(names)) != len(names) or len(names) > IGNORED:
         raise DataError(f"{path} needs 2 to 255 different class names, one a line, got {len(names)}; mend the file")
     return names
@@ -145,22 +146,40 @@ def read_classes(path: Path) -> tuple[str, ...] | None:
 def read_groups(path: Path, stems: tuple[str, ...]) -> dict[str, str]:
     """Return each stem's group; a stem that is not listed is a group of its own."""
     groups = {stem: stem for stem in stems}
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            if not {"stem", "group"} <= set(rows.fieldnames or ()):
-                raise DataError(f"{path} needs the columns stem,group, got {rows.fieldnames}; mend its first line")
-            groups |= {row["stem"]: row["group"] for row in rows if row["stem"] in groups}
-    return groups
+    if not path.is_file():
+        return groups
+    rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    if not {"stem", "group"} <= set(rows.fieldnames or ()):
+        raise DataError(f"{path} needs the columns stem,group, got {rows.fieldnames}; mend its first line")
+    given: dict[str, str] = {}
+    for row in rows:
+        stem, group = row["stem"], row["group"]
+        if not group:
+            raise DataError(f"{path} gives {stem!r} no group; name one, or remove the line: it is then on its own")
+        if given.setdefault(stem, group) != group:
+            raise DataError(f"{path} puts {stem!r} into two groups, {given[stem]!r} and {group!r}; keep one line")
+    if given and not given.keys() & groups.keys():
+        raise DataError(f"{path} names none of the {len(stems)} stems here; write stems, file names without suffix")
+    return groups | {stem: group for stem, group in given.items() if stem in groups}
+
+
+def read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no text in UTF-8 ({error}); save it as UTF-8") from error
 
 
 def read_image(path: Path) -> np.ndarray:
     """Return an image as uint8 (H, W, 3) RGB, its EXIF orientation applied.
 
     Raises:
-        DataError: where the file is missing, truncated or no image, naming it.
+        DataError: where the file is missing, truncated, no image or of more than 8 bits a channel, naming it.
     """
-    return np.asarray(ImageOps.exif_transpose(open_image(path)).convert("RGB"))
+    image = ImageOps.exif_transpose(open_image(path))
+    if image.mode.startswith(("I", "F")):  # converting these clips all above 255
+        raise DataError(f"{path} has more than 8 bits a channel (mode {image.mode}); scale it to 0-255 and save again")
+    return np.asarray(image.convert("RGB"))
 
 
 def open_image(path: Path) -> Image.Image:
@@ -183,21 +202,24 @@ def open_image(path: Path) -> Image.Image:
 def read_mask(path: Path, class_names: tuple[str, ...] | None) -> np.ndarray:
     """Return a mask as uint8 labels (H, W): {0, 1} for a binary task, class indices otherwise, 255 ignored.
 
+    Its EXIF orientation is applied, as for images; transparency is left aside.
+
     Raises:
         DataError: where the file is broken or holds other values, naming it and them.
     """
-    image = open_image(path)
+    image = ImageOps.exif_transpose(open_image(path))
     values = np.asarray(image)
-    if values.ndim == 3 and all(
-        np.array_equal(values[..., 0], values[..., c]) for c in range(1, min(values.shape[2], 3))
-    ):
-        values = values[..., 0]
+    if image.mode in ("LA", "PA", "RGB", "RGBA"):
+        colours = values[..., : len(image.mode.removesuffix("A"))]
+        if (colours == colours[..., :1]).all():
+            values = colours[..., 0]
     if values.ndim != 2:
         raise DataError(f"{path} is a coloured mask (mode {image.mode}); save one channel of labels")
     found = np.unique(values)
     if class_names is None:
         return binary_labels(path, values, found)
-    if wrong := [int(v) for v in found if v != IGNORED and not 0 <= v < len(class_names)]:
+    allowed = {*range(len(class_names)), IGNORED}
+    if wrong := [value for value in found.tolist() if value not in allowed]:
         raise DataError(
             f"{path} holds {listed(wrong)}, expected class indices 0 to {len(class_names) - 1} or 255 for ignored; "
             "mend the mask or classes.txt"
@@ -216,6 +238,6 @@ def binary_labels(path: Path, values: np.ndarray, found: np.ndarray) -> np.ndarr
     )
 
 
-def listed(values: list[int]) -> str:
+def listed(values: list[int | float]) -> str:
     shown = ", ".join(str(value) for value in values[:5])
     return f"the value{'s' if len(values) > 1 else ''} {shown}{', ...' if len(values) > 5 else ''}"

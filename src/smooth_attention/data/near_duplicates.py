@@ -58,11 +58,11 @@ def group_near_duplicates(
     """Group images that are copies of each other, directly or through further copies.
 
     Found are copies flipped or turned by 90 degrees, recompressed, resized (also to another aspect ratio), up to some
-    15 % brighter or 20 % darker, and cropped by about 2 % of a side. Not found are copies cropped by more, turned by
-    other angles, or with much added, nor frames of one video unless hardly anything moved. The hash keeps coarse form
-    only: pictures that differ in details alone are joined, such as pages of one form, dark pictures under one overlay,
-    or plain surfaces (all evenly grey images are one group). Read the groups as proposals. Of 78,596 pairs of unrelated
-    photographs in four real data sets the default joined none; the nearest such pair lay at 47.
+    15 % brighter or 20 % darker, and cropped by up to 1 % of a side. Not found are most copies cropped by more, turned
+    by other angles, or with much added, nor frames of one video unless hardly anything moved. The hash keeps coarse
+    form only: pictures that differ in details alone are joined, such as pages of one form, dark pictures under one
+    overlay, or plain surfaces (all evenly grey images are one group). Read the groups as proposals. Of 78,595 pairs of
+    unrelated photographs in four real data sets the default joined none; the nearest such pair lay at 47.
 
     Args:
         images: pairs of a name and a uint8 RGB image of shape (H, W, 3); read once, one at a time.

@@ -274,7 +274,7 @@ def _paint_regions(canvas: Canvas) -> Mask:
     hue = canvas.uniform(0.05, 0.6) if canvas.chance(0.3) else canvas.uniform(0.06, 0.13)
     water = canvas.colour(hue, canvas.uniform(0.1, 0.4), canvas.uniform(0.4, 0.75))
     green = canvas.uniform(0.15, 0.36)
-    soil = (0.7 * canvas.uniform(0.85, 1.15) * water + 0.3 * canvas.colour(0.09, 0.4, 0.5)).astype(np.float32)
+    soil = (0.55 * canvas.uniform(0.8, 1.2) * water + 0.45 * canvas.colour(0.09, 0.45, 0.45)).astype(np.float32)
     canvas.ground([canvas.colour(green, 0.4, 0.35), canvas.colour(green, 0.3, 0.55), soil], 3)
     _paint_field(canvas, soil)
     _paint_field(canvas, soil)

@@ -56,8 +56,9 @@ def diagnose_attention(block: SmoothAttention, x: Tensor) -> dict[str, float]:
     grid = tuple(x.shape[2:])
     query, key, _ = block.project(x)
     gate_BN = ops.smoothing_gate(
-        query, key, grid=grid, threshold=block.threshold, fraction=block.fraction, scale=block.scale
-    )
+        query, key, grid=grid, threshold=block.threshold, fraction=block.fraction, scale=block.scale,
+        backend=block.backend,
+    )  # fmt: skip
     roughness_BN = ops.roughness(query, key, grid=grid, scale=block.scale)
     num_positions = query.shape[-2]
     step = -(-num_positions // MAX_ROWS)

@@ -88,20 +88,20 @@ def read_saved(directory: Path) -> tuple[dict[str, Any], Preprocessing, dict[str
     Raises:
         DataError: where a file is missing, truncated or of another schema.
     """
+    for file in (directory / "config.json", directory / "model.safetensors"):
+        if not file.is_file():
+            raise DataError(
+                f"a model directory holds config.json and model.safetensors, {file} is missing; "
+                "give what save_pretrained wrote, or the directory of a finished run"
+            )
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         tensors = load_file(directory / "model.safetensors")
-    except FileNotFoundError as error:
-        raise DataError(
-            f"a model directory holds config.json and model.safetensors, {error.filename or directory} is missing; "
-            "give what save_pretrained wrote, or the directory of a finished run"
-        ) from error
-    except (json.JSONDecodeError, SafetensorError) as error:
+    except (ValueError, SafetensorError) as error:
         raise DataError(f"{directory} holds a damaged model file ({error}); save the model again") from error
-    if config.get("schema") != SCHEMA:
-        raise DataError(
-            f"{directory}/config.json has schema {config.get('schema')!r}, expected {SCHEMA}; save it again"
-        )
+    schema = config.get("schema") if isinstance(config, dict) else None
+    if schema != SCHEMA:
+        raise DataError(f"{directory}/config.json has schema {schema!r}, expected {SCHEMA}; save it again")
     known = {field.name for field in fields(Preprocessing)}
     values: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in config["preprocessing"].items() if k in known

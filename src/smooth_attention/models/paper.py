@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from jaxtyping import Float
@@ -28,7 +29,7 @@ class PaperUNet(Network):
         block_options: further options of the block; the published ``scale=1.0`` is the default here.
 
     Raises:
-        ConfigError: on encoder weights that can't be read or don't fit.
+        ConfigError: on encoder weights that can't be downloaded or read, or don't fit.
         OptionError: on a block or option that does not exist.
 
     Reference:
@@ -85,7 +86,10 @@ def resnet18_children(encoder_weights: str | Path | None) -> nn.Sequential:
     from torchvision.models import ResNet18_Weights, resnet18
 
     is_imagenet = encoder_weights == "imagenet"
-    network = resnet18(weights=ResNet18_Weights.IMAGENET1K_V1 if is_imagenet else None)
+    try:
+        network = resnet18(weights=ResNet18_Weights.IMAGENET1K_V1 if is_imagenet else None)
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"the ImageNet weights can't be downloaded ({error}); give a file, or 'none'") from error
     if encoder_weights is not None and str(encoder_weights) not in ("imagenet", "none"):
         state = read_weights(Path(encoder_weights))
         named = {name: value for name, value in state.items() if not name.startswith("fc.")}
@@ -93,7 +97,8 @@ def resnet18_children(encoder_weights: str | Path | None) -> nn.Sequential:
         try:
             network.load_state_dict(named | head)
         except RuntimeError as error:
+            reason = shorten(str(error), 300, placeholder=" ...")
             raise ConfigError(
-                f"{encoder_weights} does not fit ResNet-18; expected torchvision's names and shapes: {error}"
+                f"{encoder_weights} does not fit ResNet-18; expected torchvision's names and shapes: {reason}"
             ) from error
     return nn.Sequential(*list(network.children())[:-2])

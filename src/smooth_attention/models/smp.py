@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from jaxtyping import Float
@@ -14,6 +15,15 @@ from smooth_attention.models.arms import build_block
 from smooth_attention.models.network import Network, check_classes, read_weights
 
 ARCHITECTURES = ("unet",)
+# what SMP's Unet takes besides; it drops any other name without a word
+SMP_OPTIONS = (
+    "encoder_depth",
+    "output_stride",
+    "decoder_use_norm",
+    "decoder_channels",
+    "decoder_attention_type",
+    "decoder_interpolation",
+)
 
 
 class BlockEncoder(nn.Module):
@@ -64,7 +74,9 @@ class SMPNetwork(Network):
                 classes=self.recipe["classes"],
                 **self.recipe["smp_options"],
             )
-        except KeyError as error:
+        except OSError as error:
+            raise ConfigError(f"the ImageNet weights can't be downloaded ({error}); give a file, or 'none'") from error
+        except (KeyError, RuntimeError) as error:
             raise OptionError(f"segmentation_models.pytorch can't build this network: {error.args[0]}") from error
         if encoder_weights is not None and str(encoder_weights) not in ("imagenet", "none"):
             load_encoder_weights(self.model.encoder, Path(encoder_weights))
@@ -120,14 +132,14 @@ def create_model(
         block: ``"smooth"``, ``"random"``, ``"blur"`` or ``"none"``.
         block_options: options of the block, e.g. ``{"threshold": 0.4}``; see :class:`SmoothAttention`.
         stages: indices into the encoder's feature maps; 0 is the image, -1 the coarsest.
-        smp_options: passed on to SMP.
+        smp_options: passed on to SMP: depth and stride of the encoder, form of the decoder.
 
     Returns:
         A module from (B, 3, H, W) images to (B, classes, H, W) logits.
 
     Raises:
-        OptionError: on an architecture, encoder, stage or block that does not exist.
-        ConfigError: on encoder weights that can't be read or don't fit.
+        OptionError: on an architecture, encoder, stage, block or option that does not exist.
+        ConfigError: on encoder weights that can't be downloaded or read, or don't fit.
 
     Example:
         >>> import torch, smooth_attention as sa
@@ -137,6 +149,9 @@ def create_model(
     """
     if arch not in ARCHITECTURES:
         raise OptionError(f"an architecture is one of {', '.join(ARCHITECTURES)}, got {arch!r}")
+    for name in smp_options:
+        if name not in SMP_OPTIONS:
+            raise OptionError(f"create_model takes SMP's {', '.join(SMP_OPTIONS)}, got {name!r}; leave it out")
     recipe = {
         "kind": "smp",
         "arch": arch,
@@ -154,4 +169,5 @@ def load_encoder_weights(encoder: nn.Module, path: Path) -> None:
     try:
         encoder.load_state_dict(dict(read_weights(path)))
     except RuntimeError as error:
-        raise ConfigError(f"{path} does not fit {type(encoder).__name__}: {error}") from error
+        reason = shorten(str(error), 300, placeholder=" ...")
+        raise ConfigError(f"{path} does not fit {type(encoder).__name__}: {reason}") from error

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import shorten
 
-from smooth_attention.core.errors import DataError
+from smooth_attention.core.errors import DataError, OptionError
 from smooth_attention.models.network import Network, read_saved
 from smooth_attention.models.paper import PaperUNet
 from smooth_attention.models.smp import SMPNetwork
@@ -25,12 +26,18 @@ def load_model(run_or_dir: str | Path) -> Network:
     if directory.is_file():
         raise DataError(f"a model is a directory that save_pretrained wrote, got the file {directory}")
     directory = directory / "model" if (directory / "model").is_dir() else directory
-    recipe, preprocessing, tensors = read_saved(directory)
-    network = build(recipe)
+    try:
+        recipe, preprocessing, tensors = read_saved(directory)
+        network = build(recipe)
+    except (OptionError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{directory}/config.json describes no network that can be built ({error}); save it again"
+        ) from error
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        raise DataError(f"the weights in {directory} do not fit its config.json: {error}") from error
+        reason = shorten(str(error), 300, placeholder=" ...")
+        raise DataError(f"the weights in {directory} do not fit its config.json: {reason}") from error
     network.preprocessing = preprocessing
     return network.eval()
 
@@ -41,4 +48,4 @@ def build(recipe: dict[str, object]) -> Network:
         return PaperUNet(encoder_weights=None, threshold=None, **options)  # type: ignore[arg-type]
     if recipe.get("kind") == "smp":
         return SMPNetwork(recipe, encoder_weights=None)
-    raise DataError(f"config.json names a network of kind {recipe.get('kind')!r}, expected 'paper' or 'smp'")
+    raise OptionError(f"a network's kind is 'paper' or 'smp', got {recipe.get('kind')!r}")

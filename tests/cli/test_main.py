@@ -1,0 +1,193 @@
+"""The command line as a user meets it: real processes, exit statuses, sentences."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from smooth_attention.cli.main import VERBS, main
+from smooth_attention.data.folder import open_image
+
+GOLDEN = Path(__file__).parent / "options.txt"
+
+
+@pytest.fixture
+def call(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Run the command line in this process; return exit status, output and errors."""
+    monkeypatch.setenv("SMOOTH_ATTENTION_CACHE", str(cache))
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        return (int(caught.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+def test_options_are_the_listed_ones(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, request: Any) -> None:
+    """The list of options is a golden file; ``--update`` in SMOOTH_ATTENTION_GOLDEN writes it anew."""
+    monkeypatch.setenv("COLUMNS", "200")
+    found = []
+    for verb in VERBS:
+        status, out, _ = call(*verb, "--help")
+        assert status == 0
+        words = set(re.findall(r"--[a-z][a-z-]*", out))
+        found += [f"{' '.join(verb)} {word}" for word in sorted(words)]
+    if os.environ.get("SMOOTH_ATTENTION_GOLDEN") == "--update":
+        GOLDEN.write_text("\n".join(found) + "\n")
+    assert found == GOLDEN.read_text().splitlines()
+
+
+def test_without_a_verb_the_verbs_are_listed(call: Callable[..., Any]) -> None:
+    for arguments in ((), ("--help",), ("data",), ("data", "--help")):
+        status, out, _ = call(*arguments)
+        assert status == 0
+        assert all(" ".join(verb) in out for verb in VERBS)
+
+
+def test_help_of_the_command_line_is_quick_and_needs_no_torch() -> None:
+    code = "import sys; from smooth_attention.cli.main import run; run(['--help']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["trian"], "no verb 'trian'; known: data check"),
+        (["data", "chek"], "no verb 'data chek'"),
+        (["train", "nowhere", "--output", "run"], "no such data directory: nowhere"),
+        (["train", "shapes", "--output", "run", "--epochs", "many"], "invalid literal for int"),
+        (["train", "shapes", "--output", "run", "--epochs", "0"], "epochs: Input should be greater than or equal to 1"),
+        (["train", "shapes", "--output", "run", "--speed", "9"], "--speed"),
+        (["train", "shapes"], "--output"),
+        (["train", "shapes", "--output", "run", "--arm", "none", "--threshold", "0.4"], "takes neither threshold"),
+        (["train", "shapes", "--output", "run", "--encoder", "resnet1"], "resnet1"),
+        (["train", "shapes", "--output", "run", "--encoder-weights", "w.pth"], "'w.pth', which is no file"),
+        (["train", "--config", "none.yaml", "--output", "run"], "can't read the configuration none.yaml"),
+        (["train", "--config", "bad.yaml", "--output", "run"], "bad.yaml: epochs: "),
+        (["evaluate", "nowhere"], "nowhere is no run"),
+        (["predict", "nowhere", "a.png", "--output", "out"], "nowhere/config.json is missing"),
+        (["compare", "a", "b", "--truth", "nowhere"], "no such folder of masks: nowhere"),
+        (["data", "check", "nowhere"], "no such data directory: nowhere"),
+        (["data", "check", "shapes", "--output", "g.csv"], "--output takes the groups"),
+        (["data", "preview", "shapes", "--output", "p.gif"], "needs --output FILE.png"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_wrong_requests_get_a_sentence_status_2_and_leave_nothing(
+    call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.yaml").write_text("epochs: many")
+    status, _, errors = call(*arguments)
+    assert status == 2
+    assert sentence in " ".join(errors.replace("│", " ").split())
+    assert "Traceback" not in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
+
+
+def test_a_failed_run_has_status_1(call: Callable[..., Any], scenes: Path, tmp_path: Path) -> None:
+    options = ["--encoder-weights", "none", "--image-size", 32, "--learning-rate", 1e36, "--clip-norm", 1e36]
+    small = ["--output", tmp_path / "run", "--precision", 32, "--batch-size", 2]
+    status, _, errors = call("train", scenes, *small, *options)
+    assert (status, errors.startswith("failed: the loss became")) == (1, True)
+
+
+def test_an_interrupted_run_has_status_130(scenes: Path, cache: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "smooth_attention", "train", str(scenes), "--output", str(tmp_path / "run")]
+    options = ["--encoder-weights", "none", "--image-size", "32", "--epochs", "1000"]
+    environment = {**os.environ, "SMOOTH_ATTENTION_CACHE": str(cache)}
+    with subprocess.Popen(
+        [*command, *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith("epoch 1/1000")
+        process.send_signal(2)
+        errors = process.stderr.read()
+    assert process.returncode == 130
+    assert "the same command continues where it stopped" in errors
+
+
+def test_config_file_gives_defaults_and_options_win(call: Callable[..., Any], scenes: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        f"data: {scenes}\nencoder_weights: none\nimage_size: 32\nbatch_size: 4\n"
+        "epochs: 1\nstages: [-1]\nthreshold: 0.3\n"
+    )
+    run = tmp_path / "run"
+    status, out, _ = call("train", "--config", tmp_path / "c.yaml", "--output", run, "--threshold", 0.2)
+    assert status == 0
+    config = json.loads((run / "record.json").read_text())["config"]
+    assert (config["threshold"], config["stages"], config["epochs"]) == (0.2, [-1], 1)
+    assert "epoch 1/1: train loss" in out
+    assert "protocol standard, one seed" in out
+
+
+def test_evaluate_prints_its_convention_and_writes_json(
+    call: Callable[..., Any], finished_run: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    run, record = finished_run
+    status, out, _ = call("evaluate", run, "--gate", "off", "--output", tmp_path / "e.json")
+    written = json.loads((tmp_path / "e.json").read_text())
+    assert (status, written["mode"]) == (0, "gate_off")
+    assert written["metrics"]["pooled"]["iou"] == pytest.approx(record["metrics"]["test"]["gate_off"]["iou"], abs=1e-3)
+    assert "pooled: counts added over images; per image: mean over images" in " ".join(out.split())
+
+
+def test_predict_and_compare_work_on_their_files(
+    call: Callable[..., Any], finished_run: tuple[Path, dict[str, Any]], scenes: Path, tmp_path: Path
+) -> None:
+    run, record = finished_run
+    status, out, _ = call("predict", run, scenes / "images", "--output", tmp_path / "masks", "--overlay")
+    assert status == 0
+    assert "12 masks in" in out
+    for path in (scenes / "masks").iterdir():
+        assert open_image(tmp_path / "masks" / path.name).size == open_image(path).size
+        (tmp_path / "masks" / f"{path.stem}_overlay.png").unlink()
+    status, out, _ = call("compare", run, tmp_path / "masks", "--truth", scenes, "--output", tmp_path / "c.json")
+    assert status == 0
+    assert "these two networks only" in " ".join(out.split())
+    result = json.loads((tmp_path / "c.json").read_text())
+    assert result["a"]["pooled"]["iou"] == pytest.approx(record["metrics"]["test"]["pooled"]["iou"])
+    assert result["num_images"] == len(record["data"]["split"]["test"])
+
+
+def test_data_check_lists_problems_and_proposes_groups(call: Callable[..., Any], scenes: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(scenes, data)
+    status, out, _ = call("data", "check", data)
+    assert status == 0
+    assert "12 readable pairs in 12 groups" in out
+    flipped = np.asarray(open_image(data / "images" / "scene00.png"))[:, ::-1]
+    Image.fromarray(flipped).save(data / "images" / "zcopy.png")
+    shutil.copy(data / "masks" / "scene00.png", data / "masks" / "zcopy.png")
+    (data / "images" / "scene01.png").write_bytes(b"no image")
+    (data / "images" / "lonely.png").write_bytes((data / "images" / "scene02.png").read_bytes())
+    status, out, errors = call("data", "check", data, "--near-duplicates", "--output", tmp_path / "groups.csv")
+    assert status == 2
+    assert "2 problems" in errors
+    assert "scene01.png is no image that can be read" in out
+    assert "lonely.png has no partner" in out
+    rows = dict(line.split(",") for line in (tmp_path / "groups.csv").read_text().splitlines())
+    assert rows["scene00"] == rows["zcopy"]
+    assert rows["scene02"] != rows["scene00"]
+
+
+def test_data_preview_writes_a_picture(call: Callable[..., Any], scenes: Path, tmp_path: Path) -> None:
+    status, out, _ = call("data", "preview", scenes, "--output", tmp_path / "p.png", "--count", 4)
+    assert status == 0
+    assert "4 of 12 pairs of scenes" in out
+    assert min(open_image(tmp_path / "p.png").size) > 200

@@ -1,0 +1,149 @@
+"""Arms: what each resolves to, and that arms of one seed differ in their block alone."""
+
+import pytest
+import torch
+
+from smooth_attention.core.errors import OptionError
+from smooth_attention.models import ARMS, SmoothAttention, resolve_arm
+from smooth_attention.models.arms import build_block
+from smooth_attention.models.blocks import Block, BoxBlur, RandomSmoothAttention
+
+ATTENTION_ARMS = ("attention", "attention-unscaled", "always", "random")
+WITH_BLOCK = [arm for arm in ARMS if arm != "none"]
+
+
+def network_tensors(net):
+    """The state dict without the block, under names that are the same with and without one."""
+    return {
+        name.replace("model.encoder.encoder.", "model.encoder."): value
+        for name, value in net.state_dict().items()
+        if "smooth_attention." not in name and "encoder.blocks." not in name
+    }
+
+
+def find_block(net):
+    (block,) = (module for module in net.modules() if isinstance(module, Block))
+    return block
+
+
+@pytest.mark.parametrize(
+    ("arm", "given", "block", "options"),
+    [
+        ("none", {}, "none", {}),
+        ("none", {"gamma_init": 0.1, "scale": 1.0}, "none", {}),
+        ("blur", {}, "blur", {}),
+        ("blur", {"gamma_init": 0.1, "scale": 1.0}, "blur", {"gamma_init": 0.1}),
+        ("attention", {}, "smooth", {}),
+        ("attention", {"gamma_init": 0.1}, "smooth", {"gamma_init": 0.1}),
+        ("attention-unscaled", {}, "smooth", {"scale": 1.0}),
+        ("always", {}, "smooth", {"threshold": -1.0}),
+        ("smooth", {}, "smooth", {"threshold": 0.4}),
+        ("smooth", {"threshold": 0.0}, "smooth", {"threshold": 0.0}),
+        ("smooth", {"fraction": 0.25, "scale": 1.0}, "smooth", {"fraction": 0.25, "scale": 1.0}),
+        ("random", {}, "random", {"threshold": 0.4}),
+        ("random", {"threshold": 0.1}, "random", {"threshold": 0.1}),
+        ("random", {"fraction": 0.25}, "random", {"fraction": 0.25}),
+    ],
+    ids=str,
+)
+def test_arm_resolves_to_block_and_options(arm, given, block, options):
+    assert resolve_arm(arm, **given) == (block, options)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("attention", {"scale": 1.0}), ("attention-unscaled", {})),
+        (("always", {}), ("smooth", {"threshold": -1.0})),
+        (("smooth", {}), ("smooth", {"threshold": 0.4})),
+        (("none", {}), ("none", {"gamma_init": 0.1})),
+    ],
+    ids=str,
+)
+def test_arms_of_one_configuration_resolve_equal(one, other):
+    (arm, options), (other_arm, other_options) = one, other
+    assert resolve_arm(arm, **options) == resolve_arm(other_arm, **other_options)
+
+
+def test_arms_by_default_all_differ():
+    assert len({str(resolve_arm(arm)) for arm in ARMS}) == len(ARMS)
+
+
+def test_arm_unknown_is_refused():
+    with pytest.raises(OptionError, match="an arm is one of none, blur, .*, random, got 'smoth'"):
+        resolve_arm("smoth")
+
+
+@pytest.mark.parametrize("rule", [{"threshold": 0.4}, {"fraction": 0.25}], ids=str)
+@pytest.mark.parametrize("arm", ["none", "blur", "attention", "attention-unscaled", "always"])
+def test_arm_without_gate_refuses_a_rule(arm, rule):
+    ((name, value),) = rule.items()
+    with pytest.raises(OptionError, match=f"arm '{arm}' takes neither threshold nor fraction, got .*{name}={value}"):
+        resolve_arm(arm, **rule)
+
+
+@pytest.mark.parametrize("arm", ["smooth", "random"])
+def test_arm_with_two_rules_is_refused(arm):
+    with pytest.raises(OptionError, match=r"exclude each other, got threshold=0.4, fraction=0.25; give one"):
+        resolve_arm(arm, threshold=0.4, fraction=0.25)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("none", torch.nn.Identity), ("smooth", SmoothAttention), ("random", RandomSmoothAttention), ("blur", BoxBlur)],
+)
+def test_block_is_built_by_name(name, kind):
+    assert type(build_block(name, 8)) is kind
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("sharp", {}, "a block is one of none, smooth, random, blur, got 'sharp'"),
+        ("none", {"threshold": 0.4}, "block 'none' has no options, got threshold; leave them out"),
+        ("smooth", {"treshold": 0.4}, "block 'smooth' does not take these options: .*'treshold'"),
+        ("blur", {"threshold": 0.4}, "block 'blur' does not take these options: .*'threshold'"),
+    ],
+    ids=str,
+)
+def test_block_unknown_or_with_foreign_options_is_refused(name, options, message):
+    with pytest.raises(OptionError, match=message):
+        build_block(name, 8, options)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_arm_trains_in_both_networks(make_network, images, arm):
+    net = make_network(arm, **({} if arm == "none" else {"gamma_init": 0.1}))
+    logits = net(images)
+    assert logits.shape == (2, 1, 64, 96)
+    logits.square().mean().backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+    if arm != "none":
+        assert find_block(net).gamma.grad.item() != 0
+
+
+@pytest.mark.parametrize("arm", WITH_BLOCK)
+def test_arms_share_the_initial_weights_they_have_in_common(make_network, arm):
+    none, net = make_network("none"), make_network(arm)
+    want, got = network_tensors(none), network_tensors(net)
+    assert got.keys() == want.keys()
+    for name, tensor in want.items():
+        assert torch.equal(got[name], tensor), name
+    if arm in ATTENTION_ARMS:
+        published = find_block(make_network("smooth")).state_dict()
+        for name, tensor in find_block(net).state_dict().items():
+            assert torch.equal(tensor, published[name]), name
+    other = network_tensors(make_network(arm, seed=1))
+    assert any(not torch.equal(other[name], tensor) for name, tensor in want.items()), "the seed changes nothing"
+
+
+@pytest.mark.parametrize("arm", WITH_BLOCK)
+def test_arm_with_gamma_zero_equals_no_block_bit_for_bit(make_network, images, arm):
+    none, net = make_network("none").eval(), make_network(arm).eval()
+    with torch.no_grad():
+        want = none(images)
+        assert torch.equal(net(images), want)
+        find_block(net).gamma.fill_(1.0)
+        assert not torch.equal(net(images), want), "the block is not in the network"
