@@ -29,26 +29,28 @@ def encode(array, suffix):
     return buffer.getvalue()
 
 
-# What is found.
-
-
 @pytest.mark.parametrize("ending", ["", "_mask", "_seg", "_segmentation", "_label"])
 @pytest.mark.parametrize(
     "suffixes", [(".jpg", ".png"), (".JPG", ".PNG"), (".TIFF", ".Bmp"), (".webp", ".tif")], ids=str
 )
 def test_folder_matches_masks_by_stem_ending_and_any_suffix(tmp_path, save, ending, suffixes):
-    for stem in ("b.1", "a_mask", "a"):
+    for stem in ("b.1", "mask_a", "a"):
         save(tmp_path / "images" / f"{stem}{suffixes[0]}", PICTURE)
         save(tmp_path / "masks" / f"{stem}{ending}{suffixes[1]}", LABELS)
     (tmp_path / "images" / ".hidden").touch()
     (tmp_path / "masks" / "a_folder.png").mkdir()
     source = FolderSource(tmp_path)
-    assert source.stems == ("a", "a_mask", "b.1")
+    assert source.stems == ("a", "b.1", "mask_a")
     assert source.mask_files["a"].name == f"a{ending}{suffixes[1]}"
-    assert source.mask_files["a_mask"].name == f"a_mask{ending}{suffixes[1]}"
     assert (source.name, source.unmatched, source.class_names) == (tmp_path.name, (), None)
     assert (source.num_labels, source.num_logits) == (2, 1)
     np.testing.assert_array_equal(source.load("a").mask, LABELS)
+
+
+def test_folder_prefers_the_image_of_a_masks_whole_stem(write_folder):
+    source = FolderSource(write_folder(["a", "a_mask"]))
+    assert source.unmatched == ()
+    assert [source.mask_files[stem].stem for stem in source.stems] == ["a", "a_mask"]
 
 
 def test_folder_lists_what_has_no_partner_images_first(write_folder):
@@ -98,9 +100,6 @@ def test_digest_changes_with_either_file(write_folder, save):
         assert (after.digest("a") == before[0], after.digest("b") == before[1]) == (False, True)
         assert after.fingerprint != before[2]
         before = after.digest("a"), after.digest("b"), after.fingerprint
-
-
-# Images.
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".jpg"])
@@ -200,8 +199,6 @@ def test_load_takes_the_smallest_size_and_a_turned_image(write_folder, save):
     assert source.load("b").image.shape == (60, 40, 3)
 
 
-# Masks.
-
 MASK_MODES = {
     "L 0/1": LABELS,
     "L 0/255": LABELS * 255,
@@ -292,9 +289,6 @@ def test_read_mask_refuses_a_mode_whose_black_is_in_its_last_channel(tmp_path):
         read_mask(tmp_path / "bad.tif", None)
 
 
-# Bad folders.
-
-
 def write_copy(name):
     def spoil(root):
         (root / name).write_bytes((root / "images" / "a.png").read_bytes())
@@ -364,9 +358,6 @@ def test_folder_refuses_a_text_that_is_not_utf8(write_folder, name):
     (root / name).write_bytes("stem,group\nä,1\n".encode("latin-1"))
     with pytest.raises(DataError, match=rf"{name} is no text in UTF-8 \(.*\); save it as UTF-8"):
         FolderSource(root)
-
-
-# Real data.
 
 
 @pytest.mark.realdata

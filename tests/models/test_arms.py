@@ -70,7 +70,7 @@ def test_arms_by_default_all_differ():
 
 
 def test_arm_unknown_is_refused():
-    with pytest.raises(OptionError, match="an arm is one of none, blur, .*, random, got 'smoth'"):
+    with pytest.raises(OptionError, match=r"an arm is one of none, blur, .*, random, got 'smoth'"):
         resolve_arm("smoth")
 
 

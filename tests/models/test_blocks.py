@@ -123,6 +123,12 @@ def test_float64_block_computes_in_float64():
     assert 0 < rough < 1e-4
 
 
+def test_float64_block_takes_a_map_of_float32():
+    block, x = make_block(threshold=0.3).double(), draw_map()
+    torch.testing.assert_close(block(x), block(x.double()).float(), rtol=0, atol=1e-6)
+    assert block.project(x)[0].dtype == torch.float64
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("kind", ATTENTION_BLOCKS)
 def test_autocast_leaves_gate_and_update_in_float32(kind, dtype):
@@ -162,9 +168,10 @@ def test_bypass_is_the_identity(kind):
 def test_block_mode_is_restored_after_an_exception():
     net = torch.nn.Sequential(SmoothAttention(4), torch.nn.ReLU(), BoxBlur(4))
     net[2].mode = "bypass"
-    with pytest.raises(KeyError, match="inside"), block_mode(net, "gate_off"):
+    with pytest.raises(ShapeError, match="add the batch axis"), block_mode(net, "gate_off"):
+        net(torch.zeros(4, 5, 5))
+    with block_mode(net, "gate_off"):
         assert [net[0].mode, net[2].mode] == ["gate_off", "gate_off"]
-        raise KeyError("inside")
     assert [net[0].mode, net[2].mode] == ["on", "bypass"]
 
 

@@ -90,6 +90,15 @@ def test_sink_is_the_key_that_all_positions_attend_to():
     assert got["smoothed_fraction.0.1"] == 0, "all look at the same key, so no row differs from another"
 
 
+def test_position_as_rough_as_the_threshold_is_not_smoothed():
+    """Rows (1/2, 1/2) and (0, 1) lie exactly half apart."""
+    block = SmoothAttention(1, ndim=1, threshold=0.5)
+    block.load_state_dict({name: torch.full_like(p, name.endswith("weight")) for name, p in block.named_parameters()})
+    got = diagnose(block, torch.tensor([[[0.0, 100.0]]]))
+    names = [f"smoothed_fraction.{t}" for t in ("t", 0.4, 0.5, 0.6)]
+    assert [got[name] for name in names] == [0, 1, 0, 0]
+
+
 def test_map_of_more_positions_is_sampled_evenly():
     grid = (33, 32)
     block, x = make_block(channels=2), torch.randn(1, 2, *grid, generator=torch.Generator().manual_seed(3))

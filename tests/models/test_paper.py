@@ -43,7 +43,7 @@ def published_shapes(classes=1):
     return shapes
 
 
-def is_resnet18(encoder, state):
+def assert_resnet18(encoder, state):
     """Check that the numbered children hold the named tensors of torchvision's ResNet-18, and nothing else."""
     numbers = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
     want = {}
@@ -77,7 +77,7 @@ def weight_server(tmp_path, monkeypatch):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
 
     def offer(state, *, digest=None):
@@ -197,14 +197,14 @@ def test_encoder_without_weights_is_drawn_by_the_seed(torch_home, nothing):
 
 
 def test_encoder_takes_weights_from_a_file(resnet18_file, resnet18_state):
-    is_resnet18(PaperUNet(resnet18_file).encoder, resnet18_state)
-    is_resnet18(PaperUNet(str(resnet18_file)).encoder, resnet18_state)
+    assert_resnet18(PaperUNet(resnet18_file).encoder, resnet18_state)
+    assert_resnet18(PaperUNet(str(resnet18_file)).encoder, resnet18_state)
 
 
 def test_encoder_takes_a_file_without_classifier(tmp_path, resnet18_state):
     headless = {name: value for name, value in resnet18_state.items() if not name.startswith("fc.")}
     torch.save(headless, tmp_path / "headless.pth")
-    is_resnet18(PaperUNet(tmp_path / "headless.pth").encoder, resnet18_state)
+    assert_resnet18(PaperUNet(tmp_path / "headless.pth").encoder, resnet18_state)
 
 
 def test_encoder_refuses_a_wrong_file_by_its_name(wrong_weights):
@@ -217,15 +217,15 @@ def test_encoder_refuses_a_wrong_file_by_its_name(wrong_weights):
 def test_imagenet_weights_already_downloaded_are_used(torch_home, resnet18_state, monkeypatch):
     monkeypatch.setattr("torch.hub.urlopen", lambda *args, **kwargs: pytest.fail("asked the network"))
     torch.save(resnet18_state, torch_home / Path(ResNet18_Weights.IMAGENET1K_V1.url).name)
-    is_resnet18(PaperUNet("imagenet").encoder, resnet18_state)
+    assert_resnet18(PaperUNet("imagenet").encoder, resnet18_state)
 
 
 def test_imagenet_weights_are_downloaded_once(torch_home, weight_server, resnet18_state):
     served = weight_server(resnet18_state)
-    is_resnet18(PaperUNet().encoder, resnet18_state)
+    assert_resnet18(PaperUNet().encoder, resnet18_state)
     assert (torch_home / served.name).read_bytes() == served.read_bytes()
     served.unlink()
-    is_resnet18(PaperUNet().encoder, resnet18_state)
+    assert_resnet18(PaperUNet().encoder, resnet18_state)
 
 
 @pytest.mark.parametrize("fault", ["absent", "altered"])

@@ -33,4 +33,6 @@ def run(arguments: list[str], prog: str) -> None:
     from smooth_attention.data.cache import default_cache
     from smooth_attention.runs.train import train
 
-    print_run(train(config, output, cache=default_cache()), output)
+    record = train(config, output, cache=default_cache())
+    if record["status"] == "done":  # on several devices only the first process has the figures
+        print_run(record, output)

@@ -17,15 +17,16 @@ def _paint_objects(canvas: Canvas) -> Mask:
     hue = canvas.uniform(0.03, 0.14) if canvas.chance(0.6) else canvas.uniform(0, 1)
     coat = [canvas.colour(hue, 0.35, 0.3), canvas.colour(hue + canvas.uniform(-0.1, 0.1), 0.25, 0.75)]
     meadow = canvas.uniform(0.08, 0.4)
-    canvas.ground([canvas.colour(meadow, 0.4, 0.35), canvas.colour(meadow + 0.06, 0.3, 0.6), coat[0]], 3)
+    canvas.ground([canvas.colour(meadow, 0.4, 0.35), canvas.colour(meadow + 0.06, 0.3, 0.6)], 3)
     speckle = canvas.fractal(28, 2)
+    faint = np.float32(0.5) * speckle
     for _ in range(int(canvas.rng.integers(15, 40))):
-        _paint_leaf(canvas, [*coat, canvas.colour(meadow, 0.45, 0.5)])
-    num_animals = int(canvas.rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))
-    share = canvas.uniform(0.06, 0.34) / num_animals
+        _paint_leaf(canvas, [coat[1], canvas.colour(meadow, 0.45, 0.35), canvas.colour(meadow, 0.45, 0.5)])
+    num_animals = int(canvas.rng.choice([1, 2, 3], p=[0.65, 0.25, 0.1]))
+    share = canvas.uniform(0.09, 0.36) / num_animals
     lump = [0.7 * tone + 0.3 * canvas.colour(meadow, 0.3, 0.5) for tone in coat]
-    for _ in range(int(canvas.rng.integers(3, 7))):
-        _paint_stone(canvas, lump, speckle, share**0.5 * canvas.uniform(0.25, 0.55))
+    for _ in range(int(canvas.rng.integers(2, 6))):
+        _paint_stone(canvas, lump, faint, share**0.5 * canvas.uniform(0.2, 0.42))
     mask = np.zeros((canvas.size, canvas.size), bool)
     for _ in range(num_animals):
         _paint_animal(canvas, coat, speckle, share, mask)
@@ -90,7 +91,7 @@ def _paint_body(
     """Paint a rounded body with its shadow; `belly` is 0 on the dark side and 1 on the light one."""
     shadow = np.exp(-np.maximum(body, 0) / np.float32(0.25 * depth)) * np.float32(0.4)
     canvas.paint(np.full(3, 0.03, np.float32), shadow, at)
-    tone = np.clip(belly + 0.22 * speckle[at], 0, 1)
+    tone = np.clip(belly + 0.3 * speckle[at], 0, 1)
     rounding = 0.62 + 0.45 * smoothstep(0, 0.7 * depth, -body)
     canvas.paint(ramp(tone, coat) * rounding[..., None], canvas.cover(body), at)
 
@@ -119,9 +120,9 @@ def _paint_tools(canvas: Canvas) -> Mask:
     vessels = np.exp(-((canvas.fractal(4, 3) / 0.05) ** 2))
     canvas.paint(canvas.colour(hue, 0.8, 0.3), canvas.uniform(0.2, 0.6) * vessels)
     metal = canvas.colour(hue, canvas.uniform(0.0, 0.3), canvas.uniform(0.3, 0.75))
-    if canvas.chance(0.5):
+    if canvas.chance(0.4):
         _paint_gauze(canvas, metal)
-    for _ in range(int(canvas.rng.integers(1, 5))):
+    for _ in range(int(canvas.rng.integers(1, 4))):
         _paint_cord(canvas, metal)
     mask = np.zeros((canvas.size, canvas.size), bool)
     for _ in range(1 if canvas.chance(0.55) else 2):
@@ -145,11 +146,11 @@ def _paint_cord(canvas: Canvas, metal: Colour) -> None:
     x, y = canvas.uniform(0, 1), canvas.uniform(0, 1)
     along, across = canvas.local(EVERYWHERE, x, y, canvas.uniform(0, 2 * np.pi))
     across = across + np.float32(canvas.uniform(-1.2, 1.2)) * along**2 + 0.03 * canvas.noise(4)
-    width = canvas.uniform(0.012, 0.045)
+    width = canvas.uniform(0.012, 0.035)
     cord = rod(along, across, canvas.uniform(0.3, 0.9), width) + 0.008 * canvas.noise(8)
     tone = _rounded(canvas, along, across / np.float32(width))
     tone = tone + canvas.uniform(0, 0.5) * np.exp(-((across / np.float32(0.25 * width)) ** 2))
-    colour = canvas.uniform(0.3, 1) * metal + canvas.uniform(0, 0.4) * canvas.colour(0.01, 0.4, 0.7)
+    colour = canvas.uniform(0.2, 0.8) * metal + canvas.uniform(0.1, 0.5) * canvas.colour(0.01, 0.45, 0.7)
     canvas.paint(colour * tone[..., None], 0.9 * canvas.cover(cord, 0.5 * width))
 
 
@@ -158,7 +159,7 @@ def _paint_tool(canvas: Canvas, metal: Colour, mask: Mask) -> None:
     x, y = canvas.uniform(0.3, 0.7), canvas.uniform(0.3, 0.7)
     along, across = canvas.local(EVERYWHERE, x, y, side)
     across = across + np.float32(canvas.uniform(-0.12, 0.12)) * along**2
-    width = canvas.uniform(0.035, 0.085)
+    width = canvas.uniform(0.04, 0.09)
     shaft = rod(along, across, 2.0, width)
     opening, jaw_length = canvas.uniform(0.1, 0.6), canvas.uniform(0.1, 0.2)
     tool, profile = shaft, across / np.float32(width)
@@ -196,7 +197,7 @@ def _paint_flames(canvas: Canvas) -> Mask:
         _paint_lamp(canvas, fire)
     _paint_foliage(canvas, fire, horizon)
     heat, base = _heat(canvas)
-    if canvas.chance(0.5):
+    if canvas.chance(0.35):
         _paint_reflection(canvas, fire, heat, base)
     canvas.image += (canvas.uniform(0.1, 0.45) * np.exp(2.2 * np.minimum(heat, 0)))[..., None] * fire[1]
     softness = canvas.uniform(0.1, 0.3)
@@ -213,7 +214,7 @@ def _paint_reflection(canvas: Canvas, fire: list[Colour], heat: Field, base: flo
     mirror = np.full_like(heat, heat.min())
     mirror[foot : foot + depth] = heat[foot - depth : foot][::-1]
     ripple = (mirror + 0.35 * canvas.noise(40, 8) - 0.1).astype(np.float32)
-    canvas.paint(ramp(0.8 * ripple, fire), canvas.uniform(0.3, 0.7) * smoothstep(-0.4, 0.4, ripple))
+    canvas.paint(ramp(0.8 * ripple, fire), canvas.uniform(0.25, 0.55) * smoothstep(-0.4, 0.4, ripple))
 
 
 def _paint_dusk(canvas: Canvas, horizon: float) -> None:
@@ -247,7 +248,7 @@ def _paint_foliage(canvas: Canvas, fire: list[Colour], horizon: float) -> None:
     """Orange bushes, awnings, lit walls: the colour without the flow."""
     lit = canvas.fractal(3, 4) - 12 * np.maximum(np.float32(horizon - 0.05) - canvas.y, 0)
     tone = 0.32 + 0.16 * canvas.fractal(20, 3, 0.9)
-    canvas.paint(ramp(tone, fire), np.float32(canvas.uniform(0.4, 0.9)) * smoothstep(1.0, 1.3, lit))
+    canvas.paint(ramp(tone, fire), np.float32(canvas.uniform(0.4, 0.9)) * smoothstep(1.3, 1.6, lit))
 
 
 def _heat(canvas: Canvas) -> tuple[Field, float]:
@@ -271,13 +272,15 @@ def _heat(canvas: Canvas) -> tuple[Field, float]:
 
 
 def _paint_regions(canvas: Canvas) -> Mask:
-    hue = canvas.uniform(0.05, 0.6) if canvas.chance(0.3) else canvas.uniform(0.06, 0.13)
+    hue = canvas.uniform(0.3, 0.6) if canvas.chance(0.2) else canvas.uniform(0.06, 0.12)
     water = canvas.colour(hue, canvas.uniform(0.1, 0.4), canvas.uniform(0.4, 0.75))
     green = canvas.uniform(0.15, 0.36)
     soil = (0.55 * canvas.uniform(0.8, 1.2) * water + 0.45 * canvas.colour(0.09, 0.45, 0.45)).astype(np.float32)
-    canvas.ground([canvas.colour(green, 0.4, 0.35), canvas.colour(green, 0.3, 0.55), soil], 3)
-    _paint_field(canvas, soil)
-    _paint_field(canvas, soil)
+    canvas.ground([canvas.colour(green, 0.45, 0.3), canvas.colour(green, 0.35, 0.5)], 3)
+    rough = 1 + 0.14 * canvas.fractal(16, 4, 0.9)
+    canvas.paint(soil * rough[..., None], smoothstep(0.3, 1.1, canvas.fractal(3, 5)))
+    for _ in range(int(canvas.rng.integers(0, 3))):
+        _paint_field(canvas, soil)
     level = canvas.fractal(2, 6, 0.55) + canvas.uniform(0, 2.5) * (canvas.y - 0.5)
     sky = canvas.uniform(0.12, 0.35) if canvas.chance(0.45) else 0.0
     skyline = canvas.y - np.float32(sky) - 0.03 * canvas.fractal(4, 3)[:1]
@@ -287,7 +290,7 @@ def _paint_regions(canvas: Canvas) -> Mask:
     _paint_water(canvas, water, shore)
     mask = shore > 0
     if sky:
-        canvas.paint(water * (1.15 + 0.1 * canvas.fractal(2, 3))[..., None], canvas.cover(skyline, 0.005))
+        canvas.paint(water * (1.3 + 0.1 * canvas.fractal(2, 3))[..., None], canvas.cover(skyline, 0.005))
     leaves = canvas.fractal(18, 3, 0.9)
     for _ in range(int(canvas.rng.integers(4, 12))):
         _paint_island(canvas, soil, green, sky, leaves, mask)
@@ -300,7 +303,7 @@ def _paint_field(canvas: Canvas, soil: Colour) -> None:
     across = across + np.float32(canvas.uniform(-0.4, 0.4)) * along**2
     plot = np.maximum(np.abs(along) - canvas.uniform(0.15, 0.9), np.abs(across) - canvas.uniform(0.03, 0.16))
     furrows = canvas.uniform(0, 0.1) * np.sin(across * np.float32(canvas.uniform(60, 200)) + canvas.noise(4))
-    tone = 1 + furrows + 0.08 * canvas.fractal(14, 4, 0.9)
+    tone = 1 + furrows + 0.13 * canvas.fractal(14, 4, 0.9)
     canvas.paint(soil * tone[..., None], canvas.cover(plot + 0.01 * canvas.noise(12), 0.005))
 
 

@@ -1,0 +1,29 @@
+# demo, test and check each make .venv and install what they need on a fresh machine.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check results clean
+
+.venv/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[study,test,check]'
+	touch $@
+
+demo: .venv/.installed
+	$(BIN)/python examples/demo.py out/demo
+
+test: .venv/.installed
+	$(BIN)/python -m pytest
+
+check: .venv/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_package.py
+
+# the README's table of real runs; needs ../shared/data, takes about an hour on 2 cores
+results: .venv/.installed
+	$(BIN)/python benchmarks/real_images.py ../shared/data --output runs/results
+
+clean:
+	rm -rf .venv out

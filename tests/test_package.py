@@ -1,0 +1,90 @@
+"""The package from outside: instant import, its doors, and the examples in their docstrings."""
+
+import doctest
+import subprocess
+import sys
+from importlib import import_module, metadata
+
+import pytest
+
+import smooth_attention as sa
+
+HEAVY = ["torch", "segmentation_models_pytorch", "lightning", "matplotlib", "gradio", "torchvision", "PIL"]
+DOORS = [
+    "PaperUNet",
+    "SmoothAttention",
+    "attention_rows",
+    "create_model",
+    "load_model",
+    "neighbour_mean",
+    "predict",
+    "roughness",
+    "smooth_attention",
+    "smoothing_gate",
+]
+# the modules that hold them, and the doors whose docstring shows an example
+EXAMPLES = {
+    "ops.api": ["attention_rows", "neighbour_mean", "roughness", "smooth_attention", "smoothing_gate"],
+    "models.blocks": ["SmoothAttention"],
+    "models.paper": ["PaperUNet"],
+    "models.smp": ["create_model"],
+}
+
+
+def run_python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.mark.parametrize(
+    "use", ["import smooth_attention", "from smooth_attention import *; __version__"], ids=["import", "star"]
+)
+def test_import_is_instant_until_a_door_is_used(use):
+    """A star import uses every door; it proves that the heavy modules would have been seen."""
+    loaded = run_python(f"{use}\nimport sys\nprint(*sys.modules)")
+    if use == "import smooth_attention":
+        assert not {name.partition(".")[0] for name in loaded} & set(HEAVY)
+        assert len([name for name in loaded if name.startswith("smooth_attention")]) == 1
+    else:
+        assert "torch" in loaded
+
+
+def test_inventory_is_the_known_one():
+    assert sa.__all__ == ["__version__", *DOORS]
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_door_opens(name):
+    door = getattr(sa, name)
+    assert callable(door)
+    assert door.__name__ == name
+    assert door.__module__.startswith("smooth_attention.")
+    assert door.__doc__
+
+
+def test_version_is_the_installed_one():
+    assert sa.__version__ == metadata.version("smooth-attention")
+
+
+@pytest.mark.parametrize("name", ["SmoothAtention", "smooth", "torch", "nn"])
+def test_name_that_is_no_door_is_refused(name):
+    with pytest.raises(AttributeError, match=f"'smooth_attention' has no attribute '{name}'; its doors: PaperUNet, .*"):
+        getattr(sa, name)
+
+
+def test_dir_lists_every_door_once():
+    names = dir(sa)
+    assert set(sa.__all__) <= set(names)
+    assert len(names) == len(set(names))
+    assert names == sorted(names)
+
+
+@pytest.mark.parametrize("module", EXAMPLES)
+def test_docstring_examples_run(module):
+    tests = [
+        test for test in doctest.DocTestFinder().find(import_module(f"smooth_attention.{module}")) if test.examples
+    ]
+    assert sorted(test.name.rpartition(".")[2] for test in tests) == EXAMPLES[module]
+    report = []
+    for test in tests:
+        doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=report.append)
+    assert not report, "".join(report)
