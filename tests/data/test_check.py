@@ -68,8 +68,8 @@ def test_check_names_broken_and_unmatched_files_and_counts_the_rest(write_folder
     assert report.num_pairs == 4
     assert report.sizes == [((40, 36), 4)]
     expected = [
-        f"{root}/images/e.png has no partner",
-        f"{root}/masks/f.png has no partner",
+        f"{root}/images/e.png has no mask",
+        f"{root}/masks/f.png has no image",
         f"{root}/images/b.png is no image",
         f"{root}/masks/d.png holds the value 9",
     ]
@@ -110,7 +110,7 @@ def test_check_says_why_no_split_can_be_made(write_folder):
     ]
 
 
-def test_check_names_leaks_and_identical_pairs(write_folder):
+def test_check_names_leaks_and_identical_images(write_folder):
     texts = {
         "groups.csv": "stem,group\na,1\nb,1\n",
         "train.txt": "a\nc\nf",
@@ -123,9 +123,9 @@ def test_check_names_leaks_and_identical_pairs(write_folder):
             (root / folder / f"{stem}.png").write_bytes((root / folder / "c.png").read_bytes())
     report = check_source(FolderSource(root))
     assert report.leaks == [
-        "identical pairs: c, d, g",
+        "identical images: c, d, g",
         "group '1' shared between parts: a in train, b in test",
-        "identical pair shared between parts: c in train, d in test",
+        "identical image shared between parts: c in train, d in test",
     ]
     assert report.problems == []
 

@@ -99,5 +99,5 @@ def test_without_keeps_the_rest_in_every_respect(write_folder):
 
 def test_without_everything_is_refused(write_folder):
     source = FolderSource(write_folder("ab"))
-    with pytest.raises(DataError, match="nothing is left of pets: all of its 2 pairs are broken"):
+    with pytest.raises(DataError, match="nothing is left of pets: none of its 2 pairs can be used"):
         source.without({"a", "b"})

@@ -32,7 +32,7 @@ def find_block(net):
         ("none", {}, "none", {}),
         ("none", {"gamma_init": 0.1, "scale": 1.0}, "none", {}),
         ("blur", {}, "blur", {}),
-        ("blur", {"gamma_init": 0.1, "scale": 1.0}, "blur", {"gamma_init": 0.1}),
+        ("blur", {"gamma_init": 0.1}, "blur", {"gamma_init": 0.1}),
         ("attention", {}, "smooth", {}),
         ("attention", {"gamma_init": 0.1}, "smooth", {"gamma_init": 0.1}),
         ("attention-unscaled", {}, "smooth", {"scale": 1.0}),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from typing import Any
 
-from smooth_attention.core.errors import RequestError, RunError
+from smooth_attention.core.errors import DataWarning, RequestError, RunError
 
 VERBS = {
     ("data", "check"): "what a dataset holds, and what is wrong with it",
@@ -37,7 +40,8 @@ def run(arguments: list[str]) -> int:
         return complain(f"no verb {name!r}; known: {', '.join(' '.join(verb) for verb in VERBS)}")
     module = import_module(f"smooth_attention.cli.{'_'.join(verb)}")
     try:
-        module.run(arguments[len(verb) :], f"smooth-attention {' '.join(verb)}")
+        with plain_warnings():
+            module.run(arguments[len(verb) :], f"smooth-attention {' '.join(verb)}")
     except RequestError as error:
         return complain(str(error))
     except RunError as error:
@@ -47,6 +51,22 @@ def run(arguments: list[str]) -> int:
         sys.stderr.write("interrupted; the same command continues where it stopped\n")
         return INTERRUPTED
     return DONE
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show warnings about data as one line each; all others as Python does."""
+    show = warnings.showwarning
+
+    def show_plainly(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, DataWarning):
+            sys.stderr.write(f"warning: {message}\n")
+        else:
+            show(message, category, *where, **more)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show_plainly
+        yield
 
 
 def complain(sentence: str) -> int:

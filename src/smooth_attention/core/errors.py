@@ -31,5 +31,9 @@ class ConfigError(RequestError):
     """A configuration does not fit its fields, or a directory holds another one."""
 
 
+class DataWarning(UserWarning):
+    """Something about the data that a user should know before believing a figure."""
+
+
 class RunError(SmoothAttentionError, RuntimeError):
     """A run failed while it was running, e.g. on a NaN loss. The command line exits with status 1."""

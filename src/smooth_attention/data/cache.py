@@ -18,6 +18,7 @@ from smooth_attention.core.files import current_umask
 from smooth_attention.data.sources import Pair, Source
 
 LAYOUT_VERSION = 1
+FILES = ("images.npy", "masks.npy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,14 @@ def cached_pairs(source: Source, *, image_size: int, directory: Path) -> CachedP
     target = directory / f"{source.name}-{key}"
     if not target.is_dir():
         fill(source, image_size, target)
+    if missing := [name for name in FILES if not (target / name).is_file()]:
+        raise DataError(f"the cache {target} lacks {missing[0]}; delete that directory and run again")
     return open_pairs(str(target), source.stems)
 
 
 def open_pairs(directory: str, stems: Sequence[str]) -> CachedPairs:
     """Map a filled cache whose rows are ``stems``."""
-    images, masks = (np.load(Path(directory, name), mmap_mode="r") for name in ("images.npy", "masks.npy"))
+    images, masks = (np.load(Path(directory, name), mmap_mode="r") for name in FILES)
     return CachedPairs(images, masks, {stem: row for row, stem in enumerate(stems)})
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from smooth_attention.core.errors import DataError
-from smooth_attention.data.folder import FolderSource
 from smooth_attention.data.near_duplicates import group_near_duplicates
 from smooth_attention.data.sources import IGNORED, Source
 from smooth_attention.data.splits import find_copies, make_split
@@ -51,9 +50,8 @@ def check_source(source: Source, *, with_near_duplicates: bool = False) -> Repor
         source: the data.
         with_near_duplicates: also look for images that show the same, flips and rotations included.
     """
-    report = Report(source.name, num_groups=len(set(source.groups.values())))
-    if isinstance(source, FolderSource):
-        report.problems += [f"{path} has no partner of the same stem" for path in source.unmatched]
+    report = Report(source.name, num_groups=len(set(source.groups.values())), problems=[*source.problems])
+    broken = set()
     pixels, images, sizes = np.zeros(IGNORED + 1, np.int64), np.zeros(IGNORED + 1, np.int64), Counter[tuple[int, int]]()
 
     def readable() -> Iterator[tuple[str, np.ndarray]]:
@@ -62,6 +60,7 @@ def check_source(source: Source, *, with_near_duplicates: bool = False) -> Repor
                 pair = source.load(stem)
             except DataError as error:
                 report.problems.append(str(error))
+                broken.add(stem)
                 continue
             counts = np.bincount(pair.mask.ravel(), minlength=IGNORED + 1)
             pixels[:] += counts
@@ -79,14 +78,14 @@ def check_source(source: Source, *, with_near_duplicates: bool = False) -> Repor
     counted = max(1, int(pixels[: len(names)].sum()))
     report.classes = {n: (float(pixels[i] / counted), int(images[i])) for i, n in enumerate(names)}
     report.problems += [f"class {name!r} occurs in no mask" for name, (_, count) in report.classes.items() if not count]
-    add_splits(report, source)
+    add_splits(report, source, broken)
     return report
 
 
-def add_splits(report: Report, source: Source) -> None:
+def add_splits(report: Report, source: Source, broken: set[str]) -> None:
     report.leaks = find_copies(source)
     try:
-        split = make_split(source)
+        split = make_split(source.without(broken))
     except DataError as error:
         report.problems.append(str(error))
         return

@@ -7,7 +7,6 @@ import hashlib
 import io
 import warnings
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ class FolderSource(Source):
     A mask has its image's stem, which may add ``_mask``, ``_seg``, ``_segmentation`` or ``_label``. Optional beside
     them: ``classes.txt`` (one name a line: masks are class indices, 255 = ignored), ``groups.csv`` (``stem,group``),
     and ``train.txt``, ``val.txt``, ``test.txt`` (a stem a line). Without ``classes.txt`` a mask holds {0, 1} or
-    {0, 255}. Images without a mask, and the reverse, are an error of :meth:`load`'s caller: see ``unmatched``.
+    {0, 255}. Images without a mask, and the reverse, are ``problems``.
 
     Args:
         root: the directory.
@@ -49,13 +48,20 @@ class FolderSource(Source):
         self.class_names = read_classes(root / "classes.txt")
         self.groups = read_groups(root / "groups.csv", self.stems)
         self.given_splits = self.read_lists()
+        self.problems = self.find_problems()
+        self._digests: dict[str, tuple[str, str]] = {}
 
-    @cached_property
-    def unmatched(self) -> tuple[str, ...]:
-        """Files with no partner, images first."""
+    def find_problems(self) -> tuple[str, ...]:
         lonely_images = sorted(str(self.image_files[s]) for s in self.image_files.keys() - self.mask_files.keys())
         lonely_masks = sorted(str(self.mask_files[s]) for s in self.mask_files.keys() - self.image_files.keys())
-        return (*lonely_images, *lonely_masks)
+        strays = [
+            str(path) for name in ("images", "masks") for path in list_files(self.root / name) if not is_image(path)
+        ]
+        return (
+            *(f"{path} has no mask of the same stem" for path in lonely_images),
+            *(f"{path} has no image of the same stem" for path in lonely_masks),
+            *(f"{path} is no image by its name" for path in strays),
+        )
 
     def load(self, stem: str) -> Pair:
         image = read_image(self.image_files[stem])
@@ -73,10 +79,18 @@ class FolderSource(Source):
         return Pair(image, mask)
 
     def digest(self, stem: str) -> str:
-        whole = hashlib.blake2b(digest_size=16)
-        for path in (self.image_files[stem], self.mask_files[stem]):
-            whole.update(path.read_bytes())
-        return whole.hexdigest()
+        return " ".join(self.file_digests(stem))
+
+    def image_digest(self, stem: str) -> str:
+        return self.file_digests(stem)[0]
+
+    def file_digests(self, stem: str) -> tuple[str, str]:
+        """Return the hashes of image and mask file; each file is read once."""
+        if stem not in self._digests:
+            files = (self.image_files[stem], self.mask_files[stem])
+            image, mask = (hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() for path in files)
+            self._digests[stem] = image, mask
+        return self._digests[stem]
 
     def read_lists(self) -> dict[str, tuple[str, ...]]:
         lists = {}
@@ -112,15 +126,20 @@ def files_by_stem(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"no such folder: {folder}; the folder layout needs images/ and masks/ side by side")
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not path.is_file():
-            continue
-        if path.suffix.lower() not in SUFFIXES:
-            raise DataError(f"{path} is no image by its name; known: {', '.join(sorted(SUFFIXES))}; move it away")
+    for path in filter(is_image, list_files(folder)):
         if path.stem in found:
             raise DataError(f"two files share the stem {path.stem!r}: {found[path.stem]} and {path}; rename one")
         found[path.stem] = path
     return found
+
+
+def list_files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a file is an image by its name."""
+    return path.suffix.lower() in SUFFIXES
 
 
 def files_by_mask_stem(folder: Path, images: Mapping[str, Path]) -> dict[str, Path]:
@@ -137,7 +156,9 @@ def files_by_mask_stem(folder: Path, images: Mapping[str, Path]) -> dict[str, Pa
 def read_classes(path: Path) -> tuple[str, ...] | None:
     if not path.is_file():
         return None
-    names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
+    names = tuple(line.strip() for line in read_text(path).rstrip().splitlines())
+    if "" in names:
+        raise DataError(f"{path} has an empty line {names.index('') + 1}, which would shift the indices; remove it")
     if len(names) < 2 or len(set(names)) != len(names) or len(names) > IGNORED:
         raise DataError(f"{path} needs 2 to 255 different class names, one a line, got {len(names)}; mend the file")
     return names

@@ -38,6 +38,7 @@ class Source(ABC):
         stems: names of the pairs, unique, sorted.
         groups: from stem to its group; a group lies wholly in one part of a split.
         given_splits: lists of stems that came with the data, by part, or empty.
+        problems: one sentence for each file that can take no part: no partner, no image by its name.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Source(ABC):
     stems: tuple[str, ...]
     groups: Mapping[str, str]
     given_splits: Mapping[str, tuple[str, ...]] = {}
+    problems: tuple[str, ...] = ()
 
     @abstractmethod
     def load(self, stem: str) -> Pair:
@@ -57,6 +59,10 @@ class Source(ABC):
     @abstractmethod
     def digest(self, stem: str) -> str:
         """Return a hash that changes when the pair's content changes."""
+
+    @abstractmethod
+    def image_digest(self, stem: str) -> str:
+        """Return a hash of the image alone; equal for identical images."""
 
     @property
     def num_labels(self) -> int:
@@ -85,7 +91,7 @@ class Subset(Source):
 
     def __init__(self, whole: Source, stems: tuple[str, ...]) -> None:
         if not stems:
-            raise DataError(f"nothing is left of {whole.name}: all of its {len(whole.stems)} pairs are broken")
+            raise DataError(f"nothing is left of {whole.name}: none of its {len(whole.stems)} pairs can be used")
         self.whole = whole
         self.name, self.class_names, self.stems = whole.name, whole.class_names, stems
         self.groups = {stem: whole.groups[stem] for stem in stems}
@@ -99,6 +105,9 @@ class Subset(Source):
 
     def digest(self, stem: str) -> str:
         return self.whole.digest(stem)
+
+    def image_digest(self, stem: str) -> str:
+        return self.whole.image_digest(stem)
 
 
 class ShapesSource(Source):
@@ -123,6 +132,9 @@ class ShapesSource(Source):
 
     def digest(self, stem: str) -> str:
         return f"shapes-{GENERATION}-{self.seed}-{self.size}-{stem}"
+
+    def image_digest(self, stem: str) -> str:
+        return self.digest(stem)
 
 
 GENERATION = 1  # raised whenever draw_scene draws another picture for the same seed

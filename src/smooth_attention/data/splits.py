@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +46,8 @@ def make_split(source: Source, *, split_seed: int = 0, fold: int = 0, folds: int
         source: the data.
         split_seed: moves folds and validation; nothing else does.
         fold: 0 to folds - 1.
-        folds: number of folds K, at least 2; None: the given lists, or 5 folds where there are none.
+        folds: number of folds K, at least 2; None: the given lists, or where there are none 5 folds, fewer
+            where there are fewer groups.
 
     Raises:
         DataError: where a part would be empty.
@@ -55,47 +56,48 @@ def make_split(source: Source, *, split_seed: int = 0, fold: int = 0, folds: int
         if fold:
             raise DataError(f"{source.name} has given lists, so fold {fold} means nothing; name --folds to use folds")
         return given_split(source, split_seed)
-    folds = DEFAULT_FOLDS if folds is None else folds
-    if folds < 2 or not 0 <= fold < folds:
-        raise DataError(f"folds are at least 2 and a fold is 0 to folds - 1, got {fold=} of {folds=}")
     members = members_by_group(source, source.stems)
     if len(members) < 3:
         raise DataError(
             f"{source.name} has {len(source.stems)} pairs in {len(members)} groups; a split needs at least 3 groups, "
             "one each for train, val and test: add images, or mend groups.csv"
         )
+    folds = min(DEFAULT_FOLDS, len(members)) if folds is None else folds
+    if folds < 2 or not 0 <= fold < folds:
+        raise DataError(f"folds are at least 2 and a fold is 0 to folds - 1, got {fold=} of {folds=}")
     if len(members) < folds:
         raise DataError(f"{source.name} has {len(members)} groups, too few for {folds} folds; lower --folds")
     test_groups = assign_folds(members, folds, split_seed)[fold]
     rest = {group: stems for group, stems in members.items() if group not in test_groups}
     val_groups = draw_validation(rest, derive_seed(split_seed, "val", fold, folds), source.name)
-    train, val, test = (
-        tuple(sorted(stem for group in groups for stem in members[group]))
-        for groups in (rest.keys() - val_groups, val_groups, test_groups)
-    )
-    return Split(train, val, test)
+    parts = {"train": rest.keys() - val_groups, "val": val_groups, "test": test_groups}
+    return checked_split(source, {part: [s for g in groups for s in members[g]] for part, groups in parts.items()})
 
 
 def given_split(source: Source, split_seed: int) -> Split:
-    parts = dict(source.given_splits)
+    parts: dict[str, Sequence[str]] = dict(source.given_splits)
     if "val" not in parts:
         rest = members_by_group(source, parts["train"])
         groups = draw_validation(rest, derive_seed(split_seed, "val"), source.name)
-        parts["val"] = tuple(stem for stem in parts["train"] if source.groups[stem] in groups)
-        parts["train"] = tuple(stem for stem in parts["train"] if source.groups[stem] not in groups)
+        parts["val"] = [stem for stem in parts["train"] if source.groups[stem] in groups]
+        parts["train"] = [stem for stem in parts["train"] if source.groups[stem] not in groups]
     if empty := [part for part, stems in parts.items() if not stems]:
         raise DataError(f"the {empty[0]} part of {source.name} is empty; mend {empty[0]}.txt")
+    return checked_split(source, parts)
+
+
+def checked_split(source: Source, parts: Mapping[str, Sequence[str]]) -> Split:
     train, val, test = (tuple(sorted(parts[part])) for part in ("train", "val", "test"))
     return Split(train, val, test, tuple(find_leaks(source, {"train": train, "val": val, "test": test})))
 
 
 def find_leaks(source: Source, parts: Mapping[str, Iterable[str]]) -> list[str]:
-    """Return one sentence for each stem, group or identical pair that two parts share."""
+    """Return one sentence for each stem, group or identical image that two parts share."""
     listed = [(part, stem) for part, stems in parts.items() for stem in stems]
     keys: tuple[tuple[str, Callable[[str], str]], ...] = (
         ("stem", str),
         ("group", source.groups.__getitem__),
-        ("identical pair", source.digest),
+        ("identical image", source.image_digest),
     )
     sentences = []
     for what, key in keys:
@@ -103,19 +105,20 @@ def find_leaks(source: Source, parts: Mapping[str, Iterable[str]]) -> list[str]:
         for part, stem in listed:
             owners.setdefault(key(stem), {}).setdefault(part, stem)
         for name, by_part in owners.items():
-            if len(by_part) > 1:
+            is_news = what == "stem" or len(set(by_part.values())) > 1  # else the stem was named already
+            if len(by_part) > 1 and is_news:
                 where = ", ".join(f"{stem} in {part}" for part, stem in by_part.items())
-                label = what if what == "identical pair" else f"{what} {name!r}"
+                label = what if what == "identical image" else f"{what} {name!r}"
                 sentences.append(f"{label} shared between parts: {where}")
     return sentences
 
 
 def find_copies(source: Source) -> list[str]:
-    """Return one sentence for each set of stems whose image and mask are the same files byte by byte."""
+    """Return one sentence for each set of stems whose images are the same file byte by byte."""
     owners: dict[str, list[str]] = {}
     for stem in source.stems:
-        owners.setdefault(source.digest(stem), []).append(stem)
-    return [f"identical pairs: {', '.join(stems)}" for stems in owners.values() if len(stems) > 1]
+        owners.setdefault(source.image_digest(stem), []).append(stem)
+    return [f"identical images: {', '.join(stems)}" for stems in owners.values() if len(stems) > 1]
 
 
 def members_by_group(source: Source, stems: Iterable[str]) -> dict[str, list[str]]:
@@ -128,7 +131,8 @@ def members_by_group(source: Source, stems: Iterable[str]) -> dict[str, list[str
 def assign_folds(members: Mapping[str, list[str]], folds: int, split_seed: int) -> list[set[str]]:
     """Return the groups of each fold; larger groups first, each to the fold with the fewest pairs so far."""
     groups = sorted(members)
-    np.random.default_rng(derive_seed(split_seed, "folds", folds)).shuffle(groups)
+    generator = np.random.default_rng(derive_seed(split_seed, "folds", folds))
+    generator.shuffle(groups)
     groups.sort(key=lambda group: -len(members[group]))
     assigned: list[set[str]] = [set() for _ in range(folds)]
     sizes = [0] * folds
@@ -136,19 +140,20 @@ def assign_folds(members: Mapping[str, list[str]], folds: int, split_seed: int) 
         smallest = sizes.index(min(sizes))
         assigned[smallest].add(group)
         sizes[smallest] += len(members[group])
-    return assigned
+    return [assigned[fold] for fold in generator.permutation(folds)]  # else the largest group is always in fold 0
 
 
 def draw_validation(members: Mapping[str, list[str]], seed: int, name: str) -> set[str]:
+    """Return groups that hold about 15 % of the pairs, at least one and never all; a huge group is passed over."""
     if len(members) < 2:
-        raise DataError(f"{name} has only one group left for train and val; add images, or a val.txt")
+        raise DataError(f"{name} has only one group left for train and val; add images or groups, or a val.txt")
     groups = sorted(members)
     np.random.default_rng(seed).shuffle(groups)
     wanted = VALIDATION_FRAC * sum(len(stems) for stems in members.values())
     drawn: set[str] = set()
     count = 0
-    while count < wanted and len(drawn) < len(groups) - 1:
-        group = groups[len(drawn)]
-        drawn.add(group)
-        count += len(members[group])
-    return drawn
+    for group in groups:
+        if count < wanted and count + len(members[group]) <= 2 * wanted:
+            drawn.add(group)
+            count += len(members[group])
+    return drawn or {min(groups, key=lambda group: len(members[group]))}

@@ -35,7 +35,7 @@ def resolve_arm(
         arm: one of :data:`ARMS`.
         threshold: for ``smooth`` and ``random``.
         fraction: for ``smooth`` and ``random``, instead of the threshold.
-        block_options: further options of the block, e.g. ``gamma_init``, ``scale``.
+        block_options: further options of the block, e.g. ``gamma_init``, ``scale``; ``none`` has no block to take them.
 
     Raises:
         OptionError: on an unknown arm, or a threshold or fraction for an arm that has none.
@@ -46,22 +46,21 @@ def resolve_arm(
         raise OptionError(
             f"arm {arm!r} takes neither threshold nor fraction, got {threshold=}, {fraction=}; leave them out"
         )
+    if fraction is not None and threshold is not None:
+        raise OptionError(f"threshold and fraction exclude each other, got {threshold=}, {fraction=}; give one")
     if arm == "none":
         return "none", {}
     if arm == "blur":
-        return "blur", {name: value for name, value in block_options.items() if name == "gamma_init"}
+        return "blur", block_options
     if arm == "attention":
         return "smooth", block_options
     if arm == "attention-unscaled":
         return "smooth", {**block_options, "scale": 1.0}
     if arm == "always":
         return "smooth", {**block_options, "threshold": -1.0}
-    if threshold is None and fraction is None:
-        threshold = DEFAULT_THRESHOLD
-    gate = {"threshold": threshold} if fraction is None else {"fraction": fraction}
-    if fraction is not None and threshold is not None:
-        raise OptionError(f"threshold and fraction exclude each other, got {threshold=}, {fraction=}; give one")
-    return arm, {**block_options, **gate}
+    if fraction is not None:
+        return arm, {**block_options, "fraction": fraction}
+    return arm, {**block_options, "threshold": DEFAULT_THRESHOLD if threshold is None else threshold}
 
 
 def build_block(block: str, channels: int, options: Mapping[str, Any] | None = None) -> nn.Module:

@@ -119,9 +119,13 @@ class SmoothAttention(Block):
                 f"SmoothAttention needs (B, C, *grid) with {self.query.weight.ndim - 2} grid axes, got {x.shape=}; "
                 "add the batch axis or set ndim"
             )
-        with torch.autocast(x.device.type, enabled=False):
-            wide = x.to(torch.promote_types(x.dtype, self.query.weight.dtype))
-            query_BNE, key_BNE, value_BNE = (conv(wide).flatten(2).mT for conv in (self.query, self.key, self.value))
+        wide = torch.promote_types(torch.promote_types(x.dtype, self.query.weight.dtype), torch.float32)
+        x_BNC = x.flatten(2).mT.to(wide)
+        with torch.autocast(x.device.type, enabled=False):  # a 1x1 convolution is a linear map of the channels
+            query_BNE, key_BNE, value_BNE = (
+                F.linear(x_BNC, conv.weight.flatten(1).to(wide), None if conv.bias is None else conv.bias.to(wide))
+                for conv in (self.query, self.key, self.value)
+            )
         return query_BNE, key_BNE, value_BNE
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, grid: tuple[int, ...]) -> Tensor:
@@ -182,6 +186,8 @@ class BoxBlur(Block):
         self.channels = channels
 
     def update(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != self.channels:
+            raise ShapeError(f"BoxBlur needs (B, {self.channels}, H, W), got {tuple(x.shape)}; set its channels")
         return F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1) - x
 
 

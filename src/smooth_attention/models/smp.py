@@ -81,12 +81,13 @@ class SMPNetwork(Network):
         if encoder_weights is not None and str(encoder_weights) not in ("imagenet", "none"):
             load_encoder_weights(self.model.encoder, Path(encoder_weights))
         # last, so that the rest has the same initial weights whatever the block
-        if self.recipe["block"] != "none":
-            self.model.encoder = self.with_blocks(self.model.encoder)
+        self.model.encoder = self.with_blocks(self.model.encoder)
 
     def with_blocks(self, encoder: nn.Module) -> BlockEncoder:
         channels: list[int] = encoder.out_channels  # type: ignore[assignment]
-        blocks = {}
+        if not self.recipe["stages"]:
+            raise OptionError("stages is empty; name at least one, such as -2, or use block 'none'")
+        blocks: dict[int, nn.Module] = {}
         for stage in self.recipe["stages"]:
             index = stage + len(channels) if stage < 0 else stage
             if not 1 <= index < len(channels):
@@ -94,6 +95,8 @@ class SMPNetwork(Network):
                     f"{self.recipe['encoder_name']} has stages 1 to {len(channels) - 1} "
                     f"(or -1 to {1 - len(channels)}), got {stage}; -2 is the stride-16 map of a ResNet"
                 )
+            if index in blocks:
+                raise OptionError(f"stages {tuple(self.recipe['stages'])} name the same map twice; name it once")
             blocks[index] = build_block(self.recipe["block"], channels[index], self.recipe["block_options"])
         return BlockEncoder(encoder, blocks)
 
