@@ -28,6 +28,9 @@ EXAMPLES = {
     "models.blocks": ["SmoothAttention"],
     "models.paper": ["PaperUNet"],
     "models.smp": ["create_model"],
+    "models.store": ["load_model"],
+    "runs.predict": ["predict"],
+    "metrics.standard": ["StandardMetrics", "count_pixels", "score_counts"],
 }
 
 

@@ -48,7 +48,7 @@ def run(arguments: list[str]) -> int:
         sys.stderr.write(f"failed: {error}\n")
         return FAILED
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command continues where it stopped\n")
+        sys.stderr.write("interrupted" + "; the same command continues where it stopped" * (verb == ("train",)) + "\n")
         return INTERRUPTED
     return DONE
 

@@ -21,6 +21,14 @@ def load_model(run_or_dir: str | Path) -> Network:
 
     Raises:
         DataError: where files are missing, damaged or do not belong together.
+
+    Example:
+        >>> import tempfile, smooth_attention as sa
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     sa.PaperUNet(encoder_weights=None, threshold=0.2).save_pretrained(directory)
+        ...     net = sa.load_model(directory)
+        >>> net.smooth_attention.threshold
+        0.2
     """
     directory = Path(run_or_dir)
     if directory.is_file():
