@@ -1,0 +1,116 @@
+"""The configuration of a run: its fields are the options of ``train`` and the keys of its YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from smooth_attention.core.errors import ConfigError
+from smooth_attention.core.files import write_text
+
+Arm = Literal["none", "blur", "attention", "attention-unscaled", "smooth", "always", "random"]
+
+
+class RunConfig(BaseModel):
+    """One training: dataset x arm x replicate. Defaults stand here and nowhere else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str = Field("shapes", description="'shapes' (generated) or a directory of images and masks.")
+    layout: Literal["folder"] | None = Field(None, description="Layout of the directory; recognised if left out.")
+    protocol: Literal["standard"] = Field("standard", description="How data, training and figures are defined.")
+    network: Literal["unet", "paper"] = Field("unet", description="Network; 'paper' has no skip connections.")
+    encoder: str = Field("resnet18", description="Encoder of 'unet', by its name in segmentation_models.pytorch.")
+    encoder_weights: str = Field("imagenet", description="'imagenet', 'none', or a file with a state dict.")
+    stages: tuple[int, ...] = Field((-2,), description="Encoder feature maps of 'unet' that pass the block.")
+    arm: Arm = Field("smooth", description="What stands at the block's place.")
+    threshold: float | None = Field(None, description="Smooth where the roughness exceeds this; lower smooths more.")
+    fraction: float | None = Field(None, gt=0, lt=1, description="Smooth the roughest share of the positions instead.")
+    gamma_init: float | None = Field(
+        None, description="Where the block's learned weight starts; left out: 0 for 'paper', as published, else 0.1."
+    )
+    epochs: int = Field(20, ge=1, description="Passes over the training images.")
+    batch_size: int = Field(8, ge=1, description="Images per step.")
+    image_size: int = Field(224, ge=32, description="Side in pixels of the square that images are resized to.")
+    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
+    weight_decay: float = Field(1e-4, ge=0, description="Weight decay of AdamW.")
+    clip_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
+    patience: int | None = Field(None, ge=1, description="Stop after so many epochs without a better validation IoU.")
+    augment: bool = Field(True, description="Random flips, small affine maps and colour jitter in training.")
+    seed: int = Field(0, ge=0, description="Moves weights, order and augmentation; never the split.")
+    split_seed: int = Field(0, ge=0, description="Moves the split.")
+    fold: int = Field(0, ge=0, description="Which fold is the test part.")
+    folds: int | None = Field(None, ge=2, description="Number of folds by group; left out: given lists, or 5.")
+    precision: Literal["auto", "32", "bf16", "16"] = Field("auto", description="'auto': bf16 where it is native.")
+    devices: int = Field(1, ge=1, description="Devices to train on.")
+    deterministic: bool = Field(False, description="Deterministic kernels only; on one CPU runs are exact anyway.")
+    skip_broken: bool = Field(False, description="Leave out broken and unmatched files instead of stopping.")
+    allow_absent_classes: bool = Field(False, description="Train although a class never occurs in the training part.")
+    tensorboard: bool = Field(False, description="Also write TensorBoard events.")
+
+    @model_validator(mode="after")
+    def check_together(self) -> RunConfig:
+        if self.threshold is not None and self.fraction is not None:
+            raise ValueError("threshold and fraction exclude each other; give one of them")
+        if self.threshold is not None and self.threshold != self.threshold:
+            raise ValueError("threshold is NaN; give a number such as 0.4")
+        if self.arm not in ("smooth", "random") and (self.threshold is not None or self.fraction is not None):
+            raise ValueError(f"arm '{self.arm}' takes neither threshold nor fraction; leave them out")
+        if self.image_size % 32:
+            nearest = 32 * max(1, round(self.image_size / 32))
+            raise ValueError(f"image_size must be a multiple of 32, got {self.image_size}; the nearest is {nearest}")
+        if self.fold and self.folds is None:
+            raise ValueError(f"fold {self.fold} needs folds; say of how many")
+        if self.folds is not None and self.fold >= self.folds:
+            raise ValueError(f"fold is 0 to {self.folds - 1} of {self.folds} folds, got {self.fold}")
+        return self
+
+
+def make_config(values: dict[str, Any], *, source: str = "") -> RunConfig:
+    """Return a configuration from plain values.
+
+    Raises:
+        ConfigError: one sentence naming every field that does not fit, and where the values came from.
+    """
+    try:
+        return RunConfig(**values)
+    except ValidationError as error:
+        raise ConfigError(
+            (f"{source}: " if source else "") + "; ".join(explain(item) for item in error.errors())
+        ) from error
+
+
+def explain(item: Any) -> str:
+    """Return one clause for one pydantic error: what was expected, what came."""
+    name = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"no option {name!r}; known: {', '.join(RunConfig.model_fields)}"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{name}: {message}, got {item['input']!r}" if name else message
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the fields that a YAML file sets, checked against :class:`RunConfig`.
+
+    Raises:
+        ConfigError: where the file is missing, is no YAML mapping, or a field does not fit.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"can't read the configuration {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds a {type(values).__name__}, expected a mapping such as 'epochs: 20'")
+    make_config(values, source=str(path))
+    return values
+
+
+def write_config(path: Path, config: RunConfig) -> None:
+    """Write the resolved configuration as YAML that :func:`read_config` reads back."""
+    write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))

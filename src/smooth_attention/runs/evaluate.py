@@ -1,0 +1,170 @@
+"""Figures of a trained network at each image's native size, with the gate or the whole block switched off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from smooth_attention.core.errors import ConfigError
+from smooth_attention.core.files import write_bytes
+from smooth_attention.core.records import read_record
+from smooth_attention.data.cache import CachedPairs, cached_pairs
+from smooth_attention.data.sources import Source
+from smooth_attention.metrics import StandardMetrics, count_pixels, score_counts
+from smooth_attention.models.blocks import Block, Mode, SmoothAttention, block_mode
+from smooth_attention.models.network import Network
+from smooth_attention.models.store import load_model
+from smooth_attention.runs.config import make_config
+from smooth_attention.runs.inputs import open_checked_source
+from smooth_attention.runs.pictures import encode_mask
+
+MAX_PREDICTIONS = 200
+BATCH = 8
+
+
+def evaluate_network(
+    net: Network,
+    source: Source,
+    stems: Sequence[str],
+    pairs: CachedPairs,
+    *,
+    mode: Mode = "on",
+    predictions: Path | None = None,
+    switch_blocks: bool = False,
+) -> dict[str, Any]:
+    """Return the figures of protocol ``standard`` for some pairs of a source.
+
+    Logits are resized bilinearly to each image's native size and compared with the mask as it is on disk.
+
+    Args:
+        net: the network; moved nowhere, put into evaluation mode.
+        source: where the native masks come from.
+        stems: which pairs.
+        pairs: the same pairs at the network's size.
+        mode: ``"gate_off"`` or ``"bypass"`` switch the blocks for all figures.
+        predictions: where to write the predicted masks of the first 200 images at native size; None: nowhere.
+        switch_blocks: also say what changes with the gate off, and with the block bypassed.
+
+    Returns:
+        What :meth:`StandardMetrics.compute` returns, and with ``switch_blocks`` ``gate_off`` and ``bypass``: pooled
+        IoU and the share of counted pixels whose label changes; absent where there is nothing to switch.
+    """
+    metrics = StandardMetrics(source.class_names, groups=dict(source.groups))
+    others = other_modes(net) if switch_blocks else []
+    switched = {other: SwitchedCounts(source.num_labels) for other in others}
+    for number, (stem, logits) in enumerate(predict_pairs(net, stems, pairs, [mode, *others])):
+        truth = source.load(stem).mask
+        native = [resize_logits(each, truth.shape) for each in logits]
+        metrics.update(stem, probabilities(native[0]), truth)
+        labels = [label_map(each) for each in native]
+        for other, changed in zip(switched.values(), labels[1:], strict=True):
+            other.add(labels[0], changed, truth)
+        if predictions is not None and number < MAX_PREDICTIONS:
+            write_bytes(predictions / f"{stem}.png", encode_mask(labels[0], source.class_names))
+    return metrics.compute() | {other: counts.compute() for other, counts in switched.items()}
+
+
+def other_modes(net: Network) -> list[Mode]:
+    """Return what can be switched off in ``net``: a gate that smooths, a block."""
+    blocks = [module for module in net.modules() if isinstance(module, Block)]
+    gates = [b for b in blocks if isinstance(b, SmoothAttention) and (b.threshold, b.fraction) != (None, None)]
+    modes: list[Mode] = []
+    if gates:
+        modes.append("gate_off")
+    if blocks:
+        modes.append("bypass")
+    return modes
+
+
+class SwitchedCounts:
+    """What the masks of the same network look like with something switched off, beside its masks as trained."""
+
+    def __init__(self, num_labels: int) -> None:
+        self.num_labels = num_labels
+        self.counts = np.zeros((num_labels, 4), dtype=np.int64)
+        self.changed = self.total = 0
+
+    def add(self, before: np.ndarray, after: np.ndarray, truth: np.ndarray) -> None:
+        counted = truth != 255
+        self.counts += count_pixels(after, truth, num_classes=self.num_labels)
+        self.changed += int((before != after)[counted].sum())
+        self.total += int(counted.sum())
+
+    def compute(self) -> dict[str, float]:
+        iou = score_counts(self.counts if self.num_labels > 2 else self.counts[1:])["iou"]
+        return {
+            "iou": float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan"),
+            "changed_pixels": self.changed / max(1, self.total),
+        }
+
+
+@torch.inference_mode()
+def predict_pairs(
+    net: Network, stems: Sequence[str], pairs: CachedPairs, modes: Sequence[Mode]
+) -> Iterator[tuple[str, list[Tensor]]]:
+    """Give each stem with its float32 logits (L, S, S) in every mode."""
+    net.eval()
+    device = next(net.parameters()).device
+    for start in range(0, len(stems), BATCH):
+        batch = list(stems[start : start + BATCH])
+        images = torch.from_numpy(np.stack([pairs.images[pairs.index[stem]] for stem in batch]))
+        inputs = net.preprocessing.normalise(images.permute(0, 3, 1, 2).to(device))
+        outputs = []
+        for mode in modes:
+            with block_mode(net, mode):
+                outputs.append(net(inputs).float().cpu())
+        for row, stem in enumerate(batch):
+            yield stem, [output[row] for output in outputs]
+
+
+def resize_logits(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """Return logits (L, S, S) at (L, H, W), bilinear with pixel centres aligned."""
+    return F.interpolate(logits[None], size=tuple(size), mode="bilinear", align_corners=False)[0]
+
+
+def probabilities(logits: Tensor) -> np.ndarray:
+    """Return (H, W) foreground probabilities for one logit, (L, H, W) for several."""
+    values: np.ndarray = (logits[0].sigmoid() if len(logits) == 1 else logits.softmax(0)).numpy()
+    return values
+
+
+def label_map(logits: Tensor) -> np.ndarray:
+    """Return the uint8 labels (H, W) of logits (L, H, W); a single logit is foreground at 0 and above."""
+    labels: np.ndarray = (logits[0] >= 0 if len(logits) == 1 else logits.argmax(0)).numpy().astype(np.uint8)
+    return labels
+
+
+def evaluate_run(run: Path, *, split: str, mode: Mode, cache: Path) -> dict[str, Any]:
+    """Return the figures of a finished run's network on one part of its own split.
+
+    Args:
+        run: the run directory.
+        split: ``train``, ``val`` or ``test``.
+        mode: ``"on"``, ``"gate_off"`` or ``"bypass"``.
+        cache: where decoded images live.
+
+    Raises:
+        ConfigError: where there is no finished run, its data changed, or it has nothing to switch off.
+        DataError: where its data or model is gone.
+    """
+    record = read_record(run)
+    if record["status"] != "done":
+        raise ConfigError(f"{run} is {record['status']}, not done; run the same train command again to finish it")
+    config = make_config(record["config"], source=str(run / "record.json"))
+    source, _ = open_checked_source(config)
+    if source.fingerprint != record["data"]["fingerprint"]:
+        raise ConfigError(f"the data of {source.name} changed since {run} was trained; its split no longer holds")
+    net = load_model(run)
+    if mode != "on" and mode not in other_modes(net):
+        what = "gate that smooths" if mode == "gate_off" else "block"
+        raise ConfigError(f"{run} has arm {config.arm!r}, which has no {what} to switch off")
+    pairs = cached_pairs(source, image_size=config.image_size, directory=cache)
+    stems = record["data"]["split"][split]
+    metrics = evaluate_network(net, source, stems, pairs, mode=mode, switch_blocks=mode == "on")
+    return {"run": str(run), "split": split, "mode": mode, "protocol": config.protocol, "metrics": metrics}

@@ -1,0 +1,25 @@
+"""The data of a run, opened and checked."""
+
+from __future__ import annotations
+
+from smooth_attention.core.errors import DataError
+from smooth_attention.data.cache import check_readable
+from smooth_attention.data.sources import Source, open_source
+from smooth_attention.runs.config import RunConfig
+
+
+def open_checked_source(config: RunConfig) -> tuple[Source, list[str]]:
+    """Return the source of a configuration and one sentence for each file left out.
+
+    Raises:
+        DataError: at the first file that can take no part, unless the configuration skips them.
+    """
+    source = open_source(config.data, config.layout, size=config.image_size)
+    if not config.skip_broken:
+        if source.problems:
+            raise DataError(
+                f"{source.problems[0]} ({len(source.problems)} such files); mend them, or use --skip-broken"
+            )
+        return source, []
+    broken = check_readable(source)
+    return source.without(set(broken)), [*source.problems, *broken.values()]

@@ -1,0 +1,129 @@
+"""The Lightning task: loss, optimiser, per-epoch figures; every draw a function of (seed, epoch, step)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from segmentation_models_pytorch import losses
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from smooth_attention.core.errors import RunError
+from smooth_attention.core.seeds import derive_seed
+from smooth_attention.data.sources import IGNORED
+from smooth_attention.metrics import count_pixels, score_counts
+from smooth_attention.models.diagnostics import captured_inputs, diagnose_network
+from smooth_attention.models.network import Network
+from smooth_attention.runs.config import RunConfig
+
+WARMUP_FRAC = 0.05
+ADVICE = "the last good checkpoint is kept: lower --learning-rate or use --precision 32"
+
+
+class SegmentationLoss(nn.Module):
+    """BCE + Dice for one logit, cross-entropy + Dice for several; pixels labelled 255 count nowhere."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.is_binary = classes == 1
+        mode = "binary" if self.is_binary else "multiclass"
+        self.dice = losses.DiceLoss(mode, from_logits=True, ignore_index=IGNORED)
+
+    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Return the loss of logits (B, L, H, W) and labels (B, H, W)."""
+        counted = mask != IGNORED
+        if self.is_binary:
+            pixels = F.binary_cross_entropy_with_logits(logits[:, 0], mask.clamp(max=1).float(), reduction="none")
+        else:
+            pixels = F.cross_entropy(logits, mask, ignore_index=IGNORED, reduction="none")
+        entropy = (pixels * counted).sum() / counted.sum().clamp_min(1)
+        loss: Tensor = entropy + self.dice(logits, mask[:, None] if self.is_binary else mask)
+        return loss
+
+
+class SegmentationTask(L.LightningModule):
+    """Trains a network by a configuration; validation figures are pooled, at image size.
+
+    Args:
+        net: the network, in place.
+        config: of the run.
+    """
+
+    def __init__(self, net: Network, config: RunConfig) -> None:
+        super().__init__()
+        self.net, self.config = net, config
+        self.loss = SegmentationLoss(net.classes)
+        self.num_labels = max(2, net.classes)
+        self.train_losses: list[Tensor] = []
+        self.counts = np.zeros((self.num_labels, 4), dtype=np.int64)
+        self.diagnostics: dict[str, float] = {}
+
+    def on_train_epoch_start(self) -> None:
+        self.train_losses = []
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        torch.manual_seed(derive_seed(self.config.seed, "step", self.current_epoch, batch_idx))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, masks = batch
+        loss: Tensor = self.loss(self.net(self.net.preprocessing.normalise(images)).float(), masks)
+        if not torch.isfinite(loss):
+            raise RunError(f"the loss became {loss.item()} in epoch {self.current_epoch}, step {batch_idx}; {ADVICE}")
+        self.train_losses.append(loss.detach())
+        self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, sync_dist=True)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self.counts = np.zeros((self.num_labels, 4), dtype=np.int64)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        images, masks = batch
+        if batch_idx == 0:
+            with captured_inputs(self.net) as inputs:
+                logits = self.net(self.net.preprocessing.normalise(images))
+            self.diagnostics = diagnose_network(inputs)
+        else:
+            logits = self.net(self.net.preprocessing.normalise(images))
+        if not torch.isfinite(logits).all():
+            raise RunError(f"the logits of epoch {self.current_epoch} are not finite; {ADVICE}")
+        labels = logits.argmax(1) if self.net.classes > 1 else (logits[:, 0] >= 0).long()
+        for predicted, truth in zip(labels.cpu().numpy(), masks.cpu().numpy(), strict=True):
+            self.counts += count_pixels(predicted, truth, num_classes=self.num_labels)
+
+    def on_validation_epoch_end(self) -> None:
+        counts = torch.from_numpy(self.counts).to(self.device)
+        if self.trainer.world_size > 1:
+            counts = torch.as_tensor(self.all_gather(counts)).sum(0)
+        figures = score_counts(counts.cpu().numpy() if self.net.classes > 1 else counts.cpu().numpy()[1:])
+        self.log_dict(self.diagnostics, sync_dist=True)
+        iou = figures["iou"][np.isfinite(figures["iou"])]
+        self.log("val_iou", float(iou.mean()) if iou.size else 0.0, prog_bar=True, sync_dist=True)
+
+    def epoch_figures(self) -> dict[str, float]:
+        """Return the line of this epoch for ``metrics.jsonl``."""
+        return {
+            "epoch": self.current_epoch,
+            "train_loss": torch.stack(self.train_losses).mean().item(),
+            "val_iou": float(self.trainer.callback_metrics["val_iou"]),
+            "learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"],
+            **self.diagnostics,
+        }
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(
+            self.net.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+        )
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        warmup = max(1, round(WARMUP_FRAC * total))
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

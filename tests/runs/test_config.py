@@ -1,0 +1,58 @@
+"""Configurations: read, refused in one sentence, written and read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from smooth_attention.core.errors import ConfigError
+from smooth_attention.runs.config import RunConfig, make_config, read_config, write_config
+
+
+def test_config_survives_yaml(tmp_path: Path) -> None:
+    config = RunConfig(data="x", threshold=0.2, stages=(-2, -1), patience=3)
+    write_config(tmp_path / "config.yaml", config)
+    assert make_config(read_config(tmp_path / "config.yaml")) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"epochs": "twenty"}, "epochs: .* valid integer.* got 'twenty'"),
+        ({"epochs": 0}, "epochs: .*greater than or equal to 1, got 0"),
+        ({"epoch": 3}, "no option 'epoch'; known: data, "),
+        ({"threshold": 0.1, "fraction": 0.2}, "threshold and fraction exclude each other"),
+        ({"threshold": float("nan")}, "threshold is NaN"),
+        ({"fraction": 1.0}, "fraction: .*less than 1, got 1.0"),
+        ({"arm": "none", "threshold": 0.4}, "arm 'none' takes neither threshold nor fraction"),
+        ({"arm": "sharp"}, "arm: .*'none', 'blur'.*got 'sharp'"),
+        ({"image_size": 100}, "multiple of 32, got 100; the nearest is 96"),
+        ({"fold": 1}, "fold 1 needs folds"),
+        ({"fold": 3, "folds": 3}, "fold is 0 to 2 of 3 folds, got 3"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_config_refuses_in_one_sentence(values: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        make_config(values)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("epochs: twenty", "c.yaml: epochs: "),
+        ("- epochs", "holds a list, expected a mapping"),
+        ("a: [", "c.yaml is no YAML"),
+    ],
+)
+def test_yaml_is_refused_naming_the_file(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=sentence):
+        read_config(tmp_path / "c.yaml")
+
+
+def test_missing_yaml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"can't read the configuration .*none\.yaml"):
+        read_config(tmp_path / "none.yaml")
