@@ -195,7 +195,7 @@ def first_record(config: RunConfig, source: Source, split: Split, notes: list[st
 
 
 def fit(net: Network, config: RunConfig, split: Split, pairs: CachedPairs, output: Path) -> tuple[L.Trainer, Timer]:
-    """Train ``net``, continuing from ``checkpoints/last.ckpt`` where there is one; the timer counts earlier parts too."""
+    """Train ``net``, continuing from ``checkpoints/last.ckpt`` where there is one; the timer counts earlier parts."""
     timer = Timer()
     last = output / "checkpoints" / "last.ckpt"
     train_set = PairDataset(pairs, split.train, seed=config.seed if config.augment else None)
