@@ -303,7 +303,8 @@ def choose_precision(name: str) -> Any:
 
 
 def has_native_bf16() -> bool:
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16"))
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def read_diagnostics(path: Path) -> dict[str, Any]:
