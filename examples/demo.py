@@ -20,7 +20,7 @@ from smooth_attention.runs.train import train
 from smooth_attention.viz.overlays import PredictionRow, prediction_grid
 
 ARMS = ("none", "attention", "smooth")
-SETTINGS: dict[str, Any] = {"data": "shapes", "encoder_weights": "none", "image_size": 96, "epochs": 12}
+SETTINGS: dict[str, Any] = {"data": "shapes", "encoder_weights": "none", "image_size": 96, "epochs": 10}
 
 
 def main(output: Path) -> None:
