@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from sklearn import metrics as sklearn_metrics
 from smooth_attention.core.errors import DataError, OptionError, ShapeError
 from smooth_attention.data.shapes import KINDS, draw_scene
 from smooth_attention.metrics import FIGURES, PaperMetrics, paper_batch_figures, paper_ceiling
+
+ROOT = Path(__file__).parents[2]
 
 
 def draw_batch(num_images, seed, *, size=(13, 9)):
@@ -239,3 +243,24 @@ def test_nothing_to_compute_and_wrong_batch_sizes_are_refused():
     for make in (lambda: PaperMetrics(batch_size=0), lambda: paper_ceiling([np.ones((2, 2))], batch_size=-1)):
         with pytest.raises(OptionError, match=r"batch_size must be at least 1, got .*; the published one is 8"):
             make()
+
+
+@pytest.fixture(scope="module")
+def paper_rules():
+    spec = importlib.util.spec_from_file_location("paper_rules", ROOT / "benchmarks" / "paper_rules.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_tables_of_the_docs_are_what_the_script_prints(paper_rules):
+    page = (ROOT / "docs" / "paper-figures.md").read_text(encoding="utf-8")
+    assert page == paper_rules.update_page(page, paper_rules.make_tables().items())
+    assert (ROOT / "docs" / "images" / "paper-figures.png").is_file()
+
+
+def test_docs_example_runs(capsys):
+    page = (ROOT / "docs" / "paper-figures.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(compile(example, "docs/paper-figures.md", "exec"), {})
+    assert capsys.readouterr().out.count("'num_batches': 2") == 2
