@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from smooth_attention.core.arms import DEFAULT_THRESHOLD, GATED, Arm
 from smooth_attention.core.errors import ConfigError
 from smooth_attention.core.files import write_text
+from smooth_attention.data.sources import LayoutName
 
 PROTOCOL_DEFAULTS: dict[str, dict[str, Any]] = {
     "standard": {
@@ -42,7 +43,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str = Field("shapes", description="'shapes' (generated) or a directory of images and masks.")
-    layout: Literal["folder"] | None = Field(None, description="Layout of the directory; recognised if left out.")
+    layout: LayoutName | None = Field(None, description="Layout of the directory; recognised if left out.")
     protocol: Literal["standard", "paper"] = Field(
         "standard", description="How data, training and figures are defined; 'paper' as published, binary tasks only."
     )
