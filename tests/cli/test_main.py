@@ -180,7 +180,7 @@ def test_data_check_lists_problems_and_proposes_groups(call: Callable[..., Any],
     assert status == 2
     assert "2 problems" in errors
     assert "scene01.png is no image that can be read" in out
-    assert "lonely.png has no partner" in out
+    assert "lonely.png has no mask of the same stem" in out
     rows = dict(line.split(",") for line in (tmp_path / "groups.csv").read_text().splitlines())
     assert rows["scene00"] == rows["zcopy"]
     assert rows["scene02"] != rows["scene00"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from smooth_attention.core.errors import DataError
+from smooth_attention.data.archives import is_archive
 from smooth_attention.data.copies import group_copies
 from smooth_attention.data.files import (
     FileSource,
@@ -26,7 +27,6 @@ from smooth_attention.data.folder import FolderSource
 from smooth_attention.data.sources import LayoutName
 
 FOREGROUND = 128  # grey values from here on are foreground
-ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 
 
 class PublishedSource(FileSource):
@@ -283,7 +283,7 @@ def missing(root: Path, sentence: str, tree: Path | None = None) -> DataError:
 
 
 def archives_in(folder: Path) -> list[Path]:
-    return [path for path in list_files(folder) if path.name.lower().endswith(ARCHIVES)] if folder.is_dir() else []
+    return [path for path in list_files(folder) if is_archive(path)] if folder.is_dir() else []
 
 
 def subfolders(folder: Path) -> list[Path]:
