@@ -29,7 +29,7 @@ HEADER = (
 
 def row(name: str, options: str, record: dict[str, Any]) -> str:
     test = record["metrics"]["test"]
-    best = record["epoch"]["best"]
+    chosen = record["epoch"]["chosen"]
     minutes = sum(record["seconds"].values()) / 60
     figures = [
         str(len(test["images"])),
@@ -37,7 +37,7 @@ def row(name: str, options: str, record: dict[str, Any]) -> str:
         f"{test['pooled']['dice']:.3f}",
         f"{test['pooled']['boundary_iou']:.3f}",
         f"{test['per_image']['iou']:.3f}",
-        f"{record['diagnostics']['gamma'][best]:.4f}",
+        f"{record['diagnostics']['gamma'][chosen]:.4f}",
         f"{100 * test['gate_off']['changed_pixels']:.3f} %",
         f"{minutes:.1f}",
     ]

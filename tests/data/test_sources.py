@@ -23,7 +23,8 @@ def test_open_source_recognises_a_folder(write_folder, layout, kind):
     [
         ("nowhere", None, "no such data directory: nowhere; give a directory with images/ and masks/, or 'shapes'"),
         ("shapes", "folder", "no such data directory: shapes"),
-        ("shapes", "birds", "a layout is 'folder', got 'birds'; leave it out to have it recognised"),
+        ("shapes", "birds", "layout 'birds' needs CUB_200_2011/images/ .*; give the directory .*, got shapes"),
+        ("shapes", "cats", "no layout 'cats'; known: folder, birds, fish, .*; leave it out to have it recognised"),
     ],
 )
 def test_open_source_refuses(tmp_path, monkeypatch, data, layout, match):
@@ -101,3 +102,20 @@ def test_without_everything_is_refused(write_folder):
     source = FolderSource(write_folder("ab"))
     with pytest.raises(DataError, match="nothing is left of pets: none of its 2 pairs can be used"):
         source.without({"a", "b"})
+
+
+def test_load_grey_is_the_mask_between_0_and_255(write_folder):
+    for source in (FolderSource(write_folder("ab")), ShapesSource(4, size=48)):
+        stem = source.stems[1]
+        grey, rest = source.load_grey(stem), source.without({source.stems[0]})
+        assert grey.dtype == np.uint8
+        np.testing.assert_array_equal(grey, source.load(stem).mask * 255)
+        np.testing.assert_array_equal(grey, rest.load_grey(stem))
+        assert grey.any()
+
+
+def test_load_grey_refuses_classes(write_folder):
+    source = FolderSource(write_folder("abc", texts={"classes.txt": "sky\nroad\n"}))
+    for some in (source, source.without({"b"})):
+        with pytest.raises(DataError, match="pets has masks of 2 classes, which have no grey form; give data with one"):
+            some.load_grey("a")

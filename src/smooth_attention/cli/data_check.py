@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from smooth_attention.cli.options import read_options
+from smooth_attention.data.sources import LayoutName
 
 SHOWN = 20
 
@@ -18,7 +19,7 @@ class CheckOptions:
     """Say what a dataset holds, and what is wrong with it."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(help="'shapes' or a directory.", metavar="DATA")]
-    layout: Annotated[Literal["folder"] | None, tyro.conf.arg(help="Layout; recognised if left out.")] = None
+    layout: Annotated[LayoutName | None, tyro.conf.arg(help="Layout; recognised if left out.")] = None
     near_duplicates: Annotated[bool, tyro.conf.arg(help="Also find images that show the same, flipped or not.")] = False
     output: Annotated[Path | None, tyro.conf.arg(help="Where to write the proposed groups.csv.")] = None
 
@@ -44,7 +45,7 @@ def run(arguments: list[str], prog: str) -> None:
     rows = [[name, f"{100 * share:.2f}", str(count)] for name, (share, count) in report.classes.items()]
     ignored = f"; {100 * report.ignored_frac:.2f} % of all pixels are ignored (255)" if report.ignored_frac else ""
     print_table("classes", ["class", "% of pixels", "images"], rows, caption=f"share of the counted pixels{ignored}")
-    for kind, sentences in (("problem", report.problems), ("leak", report.leaks)):
+    for kind, sentences in (("note", report.notes), ("problem", report.problems), ("leak", report.leaks)):
         for sentence in sentences[:SHOWN]:
             print_line(f"{kind}: {sentence}")
         if len(sentences) > SHOWN:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from smooth_attention.cli.options import read_options
+from smooth_attention.data.sources import LayoutName
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class PreviewOptions:
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(help="'shapes' or a directory.", metavar="DATA")]
     output: Annotated[Path, tyro.conf.arg(help="The PNG to write.")]
-    layout: Annotated[Literal["folder"] | None, tyro.conf.arg(help="Layout; recognised if left out.")] = None
+    layout: Annotated[LayoutName | None, tyro.conf.arg(help="Layout; recognised if left out.")] = None
     count: Annotated[int, tyro.conf.arg(help="Number of images, spread evenly over the dataset.")] = 12
 
 

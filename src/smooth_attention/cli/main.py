@@ -14,11 +14,14 @@ from smooth_attention.core.errors import DataWarning, RequestError, RunError
 VERBS = {
     ("data", "check"): "what a dataset holds, and what is wrong with it",
     ("data", "preview"): "a picture of a dataset's images with their masks",
+    ("data", "fetch"): "a published dataset, downloaded once its licence is accepted",
+    ("data", "list"): "the published datasets",
     ("train",): "train one network and score it",
     ("evaluate",): "score a trained network again, also with the gate off or the block bypassed",
     ("compare",): "compare two runs, or two folders of masks, against a truth",
     ("predict",): "masks for images",
 }
+CONTINUED = (("data", "fetch"), ("train",))  # verbs that go on where they were interrupted
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -48,7 +51,7 @@ def run(arguments: list[str]) -> int:
         sys.stderr.write(f"failed: {error}\n")
         return FAILED
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted" + "; the same command continues where it stopped" * (verb == ("train",)) + "\n")
+        sys.stderr.write("interrupted" + "; the same command continues where it stopped" * (verb in CONTINUED) + "\n")
         return INTERRUPTED
     return DONE
 

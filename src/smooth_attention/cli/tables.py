@@ -80,15 +80,34 @@ def print_metrics(title: str, metrics: Mapping[str, Any]) -> None:
             )
 
 
+def print_paper(title: str, figures: Mapping[str, Any]) -> None:
+    """Print the published figures with their ceiling."""
+    rows = [
+        (f"best epoch on test ({figures['best_test']['epoch'] + 1})", figures["best_test"]),
+        (f"last epoch ({figures['last']['epoch'] + 1})", figures["last"]),
+        ("ceiling: a perfect predictor", figures["ceiling"]),
+    ]
+    names = FIGURES[:6]
+    header = ["", *(TITLES.get(name, name) for name in names)]
+    table = [[label, *(show(row[name]) for name in names)] for label, row in rows]
+    caption = (
+        f"{figures['convention']}; the best epoch was chosen on the test images; the paper's figures: not available"
+    )
+    print_table(f"{title}, protocol paper", header, table, caption=caption)
+
+
 def print_run(record: Mapping[str, Any], output: Path) -> None:
     """Print the figures of a finished run."""
     config, test = record["config"], record["metrics"]["test"]
     rule = next((f" {name} {config[name]:g}" for name in ("threshold", "fraction") if config[name] is not None), "")
     what = f"{record['data']['name']}, {config['network']}, arm {config['arm']}{rule}"
-    print_metrics(f"{what}, protocol {config['protocol']}, one seed", test)
+    if "paper" in record["metrics"]:
+        print_paper(what, record["metrics"]["paper"])
+    print_metrics(f"{what}, protocol standard, {record['epoch']['chosen_by']}, one seed", test)
     gamma = record["diagnostics"].get("gamma")
     if gamma:
-        print_line(f"gamma {gamma[record['epoch']['best']]:.4f} in the best epoch ({record['epoch']['best'] + 1})")
+        chosen = record["epoch"]["chosen"]
+        print_line(f"gamma {gamma[chosen]:.4f} in the chosen epoch ({chosen + 1})")
     for warning in record["data"]["warnings"]:
         print_line(f"warning: {warning}")
     print_line(f"run: {output} (record.json, model/, predictions/)")

@@ -54,10 +54,30 @@ def cached_pairs(source: Source, *, image_size: int, directory: Path) -> CachedP
     Raises:
         DataError: naming the first broken file.
     """
-    key = hashlib.sha256(f"{LAYOUT_VERSION}|{source.fingerprint}|{image_size}".encode()).hexdigest()[:24]
+    return map_cache(source, directory, f"{image_size}", lambda stem: resize_pair(source.load(stem), image_size))
+
+
+def cached_soft_pairs(source: Source, *, image_size: int, directory: Path) -> CachedPairs:
+    """Return every pair of a binary source with its mask as grey values, resized like its image.
+
+    As in protocol ``paper``: the mask as distributed, antialiased bilinear, so that its edges are soft; ``masks`` then
+    holds 0 to 255, full foreground. Arguments and errors as in :func:`cached_pairs`.
+    """
+
+    def soften(stem: str) -> tuple[np.ndarray, np.ndarray]:
+        image, mask = source.load(stem).image, source.load_grey(stem)
+        return resize_image(image, image_size), resize_image(mask, image_size)
+
+    return map_cache(source, directory, f"soft-{image_size}", soften)
+
+
+def map_cache(
+    source: Source, directory: Path, settings: str, make_pair: Callable[[str], tuple[np.ndarray, np.ndarray]]
+) -> CachedPairs:
+    key = hashlib.sha256(f"{LAYOUT_VERSION}|{source.fingerprint}|{settings}".encode()).hexdigest()[:24]
     target = directory / f"{source.name}-{key}"
     if not target.is_dir():
-        fill(source, image_size, target)
+        fill(source, target, make_pair)
     if missing := [name for name in FILES if not (target / name).is_file()]:
         raise DataError(f"the cache {target} lacks {missing[0]}; delete that directory and run again")
     return open_pairs(str(target), source.stems)
@@ -69,16 +89,16 @@ def open_pairs(directory: str, stems: Sequence[str]) -> CachedPairs:
     return CachedPairs(images, masks, {stem: row for row, stem in enumerate(stems)})
 
 
-def fill(source: Source, image_size: int, target: Path) -> None:
+def fill(source: Source, target: Path, make_pair: Callable[[str], tuple[np.ndarray, np.ndarray]]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        shape = (len(source.stems), image_size, image_size)
-        images = np.lib.format.open_memmap(temporary / "images.npy", "w+", np.uint8, (*shape, 3))
-        masks = np.lib.format.open_memmap(temporary / "masks.npy", "w+", np.uint8, shape)
+        images, masks = (
+            np.lib.format.open_memmap(temporary / name, "w+", np.uint8, (len(source.stems), *first.shape))
+            for name, first in zip(FILES, make_pair(source.stems[0]), strict=True)
+        )
         for row, stem in enumerate(source.stems):
-            pair = source.load(stem)
-            images[row], masks[row] = resize_pair(pair, image_size)
+            images[row], masks[row] = make_pair(stem)
         images.flush()
         masks.flush()
         del images, masks
@@ -97,7 +117,7 @@ def resize_pair(pair: Pair, image_size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def resize_image(image: np.ndarray, image_size: int) -> np.ndarray:
-    """Return a uint8 image (H, W, 3) at (S, S, 3), antialiased bilinear."""
+    """Return a uint8 image (H, W, 3) or (H, W) at (S, S, 3) or (S, S), antialiased bilinear."""
     size = (image_size, image_size)
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 

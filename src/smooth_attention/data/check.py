@@ -27,6 +27,7 @@ class Report:
         ignored_frac: share of all pixels labelled 255.
         parts: number of pairs in train, val and test, as ``train`` would split them.
         problems: one sentence each: broken and unmatched files, absent classes, why no split can be made.
+        notes: one sentence each: known peculiarities of a published dataset, which keep nothing from being used.
         leaks: one sentence each: groups and identical images shared between given parts, identical images anywhere.
         near_duplicates: sets of two or more stems that look alike, where they were asked for.
     """
@@ -39,6 +40,7 @@ class Report:
     ignored_frac: float = 0.0
     parts: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
     near_duplicates: list[list[str]] | None = None
 
@@ -50,7 +52,8 @@ def check_source(source: Source, *, with_near_duplicates: bool = False) -> Repor
         source: the data.
         with_near_duplicates: also look for images that show the same, flips and rotations included.
     """
-    report = Report(source.name, num_groups=len(set(source.groups.values())), problems=[*source.problems])
+    num_groups = len(set(source.groups.values()))
+    report = Report(source.name, num_groups=num_groups, problems=[*source.problems], notes=[*source.notes])
     broken = set()
     pixels, images, sizes = np.zeros(IGNORED + 1, np.int64), np.zeros(IGNORED + 1, np.int64), Counter[tuple[int, int]]()
 

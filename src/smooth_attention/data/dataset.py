@@ -62,7 +62,21 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
                 # torch.manual_seed would reseed the accelerator's generator too, which nothing here restores.
                 torch.default_generator.manual_seed(derive_seed(self.seed, "augment", epoch, stem))
                 image, mask = self.transform(image, mask)
-        return image.as_subclass(Tensor).float() / 255, mask.as_subclass(Tensor).long()
+        return image.as_subclass(Tensor).float() / 255, self.convert_mask(mask.as_subclass(Tensor))
+
+    def convert_mask(self, mask: Tensor) -> Tensor:
+        """Return what the loss takes: int64 labels."""
+        return mask.long()
+
+
+class SoftPairDataset(PairDataset):
+    """The same with soft masks: float32 (S, S) in 0-1, from :func:`cached_soft_pairs`; never augmented."""
+
+    def __init__(self, pairs: CachedPairs, stems: Sequence[str]) -> None:
+        super().__init__(pairs, stems)
+
+    def convert_mask(self, mask: Tensor) -> Tensor:
+        return mask.float() / 255
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from smooth_attention.core.errors import DataError
-from smooth_attention.data.sources import IGNORED, Pair, Source
+from smooth_attention.data.files import (
+    MIN_SIDE_PX,
+    SUFFIXES,
+    FileSource,
+    files_by_name,
+    list_images,
+    name_strays,
+    open_image,
+    read_image,
+    read_stems,
+    read_text,
+    single_channel,
+)
+from smooth_attention.data.sources import IGNORED
 
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
+__all__ = [
+    "MIN_SIDE_PX",
+    "SUFFIXES",
+    "FolderSource",
+    "files_by_mask_stem",
+    "files_by_stem",
+    "open_image",
+    "read_classes",
+    "read_groups",
+    "read_image",
+    "read_mask",
+]
 MASK_ENDINGS = ("_mask", "_segmentation", "_seg", "_label")
 PARTS = ("train", "val", "test")
-MIN_SIDE_PX = 32
 
 
-class FolderSource(Source):
+class FolderSource(FileSource):
     """Pairs in ``images/`` and ``masks/``.
 
     A mask has its image's stem, which may add ``_mask``, ``_seg``, ``_segmentation`` or ``_label``. Optional beside
@@ -48,56 +68,17 @@ class FolderSource(Source):
         self.class_names = read_classes(root / "classes.txt")
         self.groups = read_groups(root / "groups.csv", self.stems)
         self.given_splits = self.read_lists()
-        self.problems = self.find_problems()
-        self._digests: dict[str, tuple[str, str]] = {}
+        self.problems = (*self.find_lonely(), *name_strays(root / name for name in ("images", "masks")))
 
-    def find_problems(self) -> tuple[str, ...]:
-        lonely_images = sorted(str(self.image_files[s]) for s in self.image_files.keys() - self.mask_files.keys())
-        lonely_masks = sorted(str(self.mask_files[s]) for s in self.mask_files.keys() - self.image_files.keys())
-        strays = [
-            str(path) for name in ("images", "masks") for path in list_files(self.root / name) if not is_image(path)
-        ]
-        return (
-            *(f"{path} has no mask of the same stem" for path in lonely_images),
-            *(f"{path} has no image of the same stem" for path in lonely_masks),
-            *(f"{path} is no image by its name" for path in strays),
-        )
-
-    def load(self, stem: str) -> Pair:
-        image = read_image(self.image_files[stem])
-        mask = read_mask(self.mask_files[stem], self.class_names)
-        if image.shape[:2] != mask.shape:
-            raise DataError(
-                f"image and mask differ in size: {self.image_files[stem]} is {image.shape[1]}x{image.shape[0]}, "
-                f"{self.mask_files[stem]} is {mask.shape[1]}x{mask.shape[0]}; resize one of them"
-            )
-        if min(mask.shape) < MIN_SIDE_PX:
-            raise DataError(
-                f"{self.image_files[stem]} is {mask.shape[1]}x{mask.shape[0]}, too small to learn from; "
-                f"both sides need at least {MIN_SIDE_PX} px: remove it, or use --skip-broken"
-            )
-        return Pair(image, mask)
-
-    def digest(self, stem: str) -> str:
-        return " ".join(self.file_digests(stem))
-
-    def image_digest(self, stem: str) -> str:
-        return self.file_digests(stem)[0]
-
-    def file_digests(self, stem: str) -> tuple[str, str]:
-        """Return the hashes of image and mask file; each file is read once."""
-        if stem not in self._digests:
-            files = (self.image_files[stem], self.mask_files[stem])
-            image, mask = (hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() for path in files)
-            self._digests[stem] = image, mask
-        return self._digests[stem]
+    def read_labels(self, stem: str) -> np.ndarray:
+        return read_mask(self.mask_files[stem], self.class_names)
 
     def read_lists(self) -> dict[str, tuple[str, ...]]:
         lists = {}
         for part in PARTS:
             path = self.root / f"{part}.txt"
             if path.is_file():
-                lists[part] = self.read_list(path)
+                lists[part] = self.only_pairs(read_stems(path, self.image_files.keys() | self.mask_files.keys()))
         if lists and not {"train", "test"} <= lists.keys():
             raise DataError(
                 f"{self.root} has {', '.join(f'{part}.txt' for part in lists)}; "
@@ -105,41 +86,11 @@ class FolderSource(Source):
             )
         return lists
 
-    def read_list(self, path: Path) -> tuple[str, ...]:
-        lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-        stems = tuple(Path(line).stem if Path(line).suffix.lower() in SUFFIXES else line for line in lines)
-        known = set(self.image_files) | set(self.mask_files)
-        if missing := [stem for stem in stems if stem not in known]:
-            raise DataError(
-                f"{path} names {len(missing)} stems that have no image, first {missing[0]!r}; mend the list"
-            )
-        if len(set(stems)) != len(stems):
-            twice = next(stem for stem in stems if stems.count(stem) > 1)
-            raise DataError(f"{path} names {twice!r} twice; name each stem once")
-        if not stems:
-            raise DataError(f"{path} is empty; name at least one stem or remove the file")
-        matched = set(self.stems)
-        return tuple(stem for stem in stems if stem in matched)
-
 
 def files_by_stem(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"no such folder: {folder}; the folder layout needs images/ and masks/ side by side")
-    found: dict[str, Path] = {}
-    for path in filter(is_image, list_files(folder)):
-        if path.stem in found:
-            raise DataError(f"two files share the stem {path.stem!r}: {found[path.stem]} and {path}; rename one")
-        found[path.stem] = path
-    return found
-
-
-def list_files(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
-
-
-def is_image(path: Path) -> bool:
-    """Return whether a file is an image by its name."""
-    return path.suffix.lower() in SUFFIXES
+    return files_by_name(list_images(folder))
 
 
 def files_by_mask_stem(folder: Path, images: Mapping[str, Path]) -> dict[str, Path]:
@@ -184,42 +135,6 @@ def read_groups(path: Path, stems: tuple[str, ...]) -> dict[str, str]:
     return groups | {stem: group for stem, group in given.items() if stem in groups}
 
 
-def read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no text in UTF-8 ({error}); save it as UTF-8") from error
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Return an image as uint8 (H, W, 3) RGB, its EXIF orientation applied.
-
-    Raises:
-        DataError: where the file is missing, truncated, no image or of more than 8 bits a channel, naming it.
-    """
-    image = ImageOps.exif_transpose(open_image(path))
-    if image.mode.startswith(("I", "F")):  # converting these clips all above 255
-        raise DataError(f"{path} has more than 8 bits a channel (mode {image.mode}); scale it to 0-255 and save again")
-    return np.asarray(image.convert("RGB"))
-
-
-def open_image(path: Path) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image.load()
-                return image
-    except FileNotFoundError as error:
-        raise DataError(f"no such file: {path}") from error
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path} is no image that can be read; replace or remove it") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} is broken ({error}); replace or remove it") from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is too large to open safely ({error}); make it smaller") from error
-
-
 def read_mask(path: Path, class_names: tuple[str, ...] | None) -> np.ndarray:
     """Return a mask as uint8 labels (H, W): {0, 1} for a binary task, class indices otherwise, 255 ignored.
 
@@ -228,14 +143,7 @@ def read_mask(path: Path, class_names: tuple[str, ...] | None) -> np.ndarray:
     Raises:
         DataError: where the file is broken or holds other values, naming it and them.
     """
-    image = ImageOps.exif_transpose(open_image(path))
-    values = np.asarray(image)
-    if image.mode in ("LA", "PA", "RGB", "RGBA"):
-        colours = values[..., : len(image.mode.removesuffix("A"))]
-        if (colours == colours[..., :1]).all():
-            values = colours[..., 0]
-    if values.ndim != 2:
-        raise DataError(f"{path} is a coloured mask (mode {image.mode}); save one channel of labels")
+    values = single_channel(path)
     found = np.unique(values)
     if class_names is None:
         return binary_labels(path, values, found)

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
 from smooth_attention.core.errors import DataError
 
 IGNORED = 255
+LayoutName = Literal["folder", "birds", "fish", "fire", "instruments", "flood"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Source(ABC):
         groups: from stem to its group; a group lies wholly in one part of a split.
         given_splits: lists of stems that came with the data, by part, or empty.
         problems: one sentence for each file that can take no part: no partner, no image by its name.
+        notes: one sentence for each known peculiarity of a published dataset; none of them keeps it from being used.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Source(ABC):
     groups: Mapping[str, str]
     given_splits: Mapping[str, tuple[str, ...]] = {}
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def load(self, stem: str) -> Pair:
@@ -63,6 +67,23 @@ class Source(ABC):
     @abstractmethod
     def image_digest(self, stem: str) -> str:
         """Return a hash of the image alone; equal for identical images."""
+
+    def load_grey(self, stem: str) -> np.ndarray:
+        """Return the mask of a stem as distributed: uint8 (H, W), 0 to 255, where 255 is surely foreground.
+
+        Raises:
+            DataError: where the file is broken, or masks hold class indices.
+        """
+        if self.class_names is not None:
+            raise DataError(
+                f"{self.name} has masks of {len(self.class_names)} classes, which have no grey form; "
+                "give data with one foreground"
+            )
+        return self.read_labels(stem) * np.uint8(255)
+
+    def read_labels(self, stem: str) -> np.ndarray:
+        """Return the mask of a stem as uint8 labels (H, W), without its image where that is cheaper."""
+        return self.load(stem).mask
 
     @property
     def num_labels(self) -> int:
@@ -93,7 +114,7 @@ class Subset(Source):
         if not stems:
             raise DataError(f"nothing is left of {whole.name}: none of its {len(whole.stems)} pairs can be used")
         self.whole = whole
-        self.name, self.class_names, self.stems = whole.name, whole.class_names, stems
+        self.name, self.class_names, self.stems, self.notes = whole.name, whole.class_names, stems, whole.notes
         self.groups = {stem: whole.groups[stem] for stem in stems}
         kept = set(stems)
         self.given_splits = {
@@ -102,6 +123,9 @@ class Subset(Source):
 
     def load(self, stem: str) -> Pair:
         return self.whole.load(stem)
+
+    def load_grey(self, stem: str) -> np.ndarray:
+        return self.whole.load_grey(stem)
 
     def digest(self, stem: str) -> str:
         return self.whole.digest(stem)
@@ -140,21 +164,22 @@ class ShapesSource(Source):
 GENERATION = 1  # raised whenever draw_scene draws another picture for the same seed
 
 
-def open_source(data: str | Path, layout: str | None = None, *, size: int = 224) -> Source:
+def open_source(data: str | Path, layout: LayoutName | None = None, *, size: int = 224) -> Source:
     """Return the source behind ``shapes`` or a path.
 
     Args:
         data: ``"shapes"`` or a directory.
-        layout: ``"folder"``, or None to recognise it.
+        layout: its name, or None to recognise it.
         size: side of generated scenes in pixels.
 
     Raises:
         DataError: where there is no such directory or its layout is not recognised.
     """
-    from smooth_attention.data.folder import FolderSource
+    from smooth_attention.data.layouts import open_layout
 
     if str(data) == "shapes" and layout is None:
         return ShapesSource(size=size)
-    if layout not in (None, "folder"):
-        raise DataError(f"a layout is 'folder', got {layout!r}; leave it out to have it recognised")
-    return FolderSource(Path(data))
+    if layout not in (None, *get_args(LayoutName)):
+        known = ", ".join(get_args(LayoutName))
+        raise DataError(f"no layout {layout!r}; known: {known}; leave it out to have it recognised")
+    return open_layout(Path(data), layout)

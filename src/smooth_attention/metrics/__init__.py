@@ -1,16 +1,23 @@
-"""Figures of merit: counts, overlap, contours, calibration. Protocol ``standard``: every image at its native size."""
+"""Figures of merit: counts, overlap, contours, calibration.
+
+Protocol ``standard`` scores every image at its native size; ``paper`` computes six figures by the published rules.
+"""
 
 from smooth_attention.metrics.boundary import boundary_counts, hd95
 from smooth_attention.metrics.calibration import calibration_counts, calibration_error
+from smooth_attention.metrics.paper import PaperMetrics, paper_batch_figures, paper_ceiling
 from smooth_attention.metrics.standard import FIGURES, StandardMetrics, count_pixels, score_counts
 
 __all__ = [
     "FIGURES",
+    "PaperMetrics",
     "StandardMetrics",
     "boundary_counts",
     "calibration_counts",
     "calibration_error",
     "count_pixels",
     "hd95",
+    "paper_batch_figures",
+    "paper_ceiling",
     "score_counts",
 ]

@@ -1,6 +1,7 @@
 """Blocks, arms and networks; saving and loading them."""
 
-from smooth_attention.models.arms import ARMS, resolve_arm
+from smooth_attention.core.arms import ARMS
+from smooth_attention.models.arms import resolve_arm
 from smooth_attention.models.blocks import Block, SmoothAttention, block_mode
 from smooth_attention.models.network import Network, Preprocessing
 from smooth_attention.models.paper import PaperUNet

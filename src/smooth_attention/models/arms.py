@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from smooth_attention.core.arms import ARMS, DEFAULT_THRESHOLD, GATED
 from smooth_attention.core.errors import OptionError
 from smooth_attention.models.blocks import BoxBlur, RandomSmoothAttention, SmoothAttention
 
@@ -15,9 +16,6 @@ BLOCKS: dict[str, Callable[..., nn.Module]] = {
     "random": RandomSmoothAttention,
     "blur": BoxBlur,
 }
-ARMS = ("none", "blur", "attention", "attention-unscaled", "smooth", "always", "random")
-DEFAULT_THRESHOLD = 0.4
-GATED = ("smooth", "random")
 
 
 def resolve_arm(

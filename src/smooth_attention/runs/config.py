@@ -8,10 +8,33 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from smooth_attention.core.arms import DEFAULT_THRESHOLD, GATED, Arm
 from smooth_attention.core.errors import ConfigError
 from smooth_attention.core.files import write_text
+from smooth_attention.data.sources import LayoutName
 
-Arm = Literal["none", "blur", "attention", "attention-unscaled", "smooth", "always", "random"]
+PROTOCOL_DEFAULTS: dict[str, dict[str, Any]] = {
+    "standard": {
+        "network": "unet",
+        "learning_rate": 1e-3,
+        "weight_decay": 1e-4,
+        "clip_norm": 1.0,
+        "augment": True,
+        "precision": "auto",
+    },
+    "paper": {
+        "network": "paper",
+        "learning_rate": 1e-4,
+        "weight_decay": 0.0,
+        "clip_norm": None,
+        "augment": False,
+        "precision": "32",
+    },
+}
+
+
+def given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 class RunConfig(BaseModel):
@@ -20,9 +43,13 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str = Field("shapes", description="'shapes' (generated) or a directory of images and masks.")
-    layout: Literal["folder"] | None = Field(None, description="Layout of the directory; recognised if left out.")
-    protocol: Literal["standard"] = Field("standard", description="How data, training and figures are defined.")
-    network: Literal["unet", "paper"] = Field("unet", description="Network; 'paper' has no skip connections.")
+    layout: LayoutName | None = Field(None, description="Layout of the directory; recognised if left out.")
+    protocol: Literal["standard", "paper"] = Field(
+        "standard", description="How data, training and figures are defined; 'paper' as published, binary tasks only."
+    )
+    network: Literal["unet", "paper"] | None = Field(
+        None, description="Network; 'paper' has no skip connections; left out: 'unet', for protocol 'paper' 'paper'."
+    )
     encoder: str = Field("resnet18", description="Encoder of 'unet', by its name in segmentation_models.pytorch.")
     encoder_weights: str = Field("imagenet", description="'imagenet', 'none', or a file with a state dict.")
     stages: tuple[int, ...] = Field((-2,), description="Encoder feature maps of 'unet' that pass the block.")
@@ -35,21 +62,52 @@ class RunConfig(BaseModel):
     epochs: int = Field(20, ge=1, description="Passes over the training images.")
     batch_size: int = Field(8, ge=1, description="Images per step.")
     image_size: int = Field(224, ge=32, description="Side in pixels of the square that images are resized to.")
-    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
-    weight_decay: float = Field(1e-4, ge=0, description="Weight decay of AdamW.")
-    clip_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="Left out: 1e-3, the peak of AdamW's schedule; for protocol 'paper' 1e-4, Adam, constant.",
+    )
+    weight_decay: float | None = Field(None, ge=0, description="Left out: 1e-4; for protocol 'paper' 0.")
+    clip_norm: float | None = Field(
+        None, gt=0, description="Gradients are scaled down to this norm; left out: 1, for protocol 'paper' never."
+    )
     patience: int | None = Field(None, ge=1, description="Stop after so many epochs without a better validation IoU.")
-    augment: bool = Field(True, description="Random flips, small affine maps and colour jitter in training.")
+    augment: bool | None = Field(
+        None, description="Random flips, affine maps, colour jitter; left out: yes, for protocol 'paper' no."
+    )
     seed: int = Field(0, ge=0, description="Moves weights, order and augmentation; never the split.")
     split_seed: int = Field(0, ge=0, description="Moves the split.")
     fold: int = Field(0, ge=0, description="Which fold is the test part.")
     folds: int | None = Field(None, ge=2, description="Number of folds by group; left out: given lists, or 5.")
-    precision: Literal["auto", "32", "bf16", "16"] = Field("auto", description="'auto': bf16 where it is native.")
+    precision: Literal["auto", "32", "bf16", "16"] | None = Field(
+        None, description="'auto': bf16 where it is native; left out: 'auto', for protocol 'paper' '32'."
+    )
     devices: int = Field(1, ge=1, description="Devices to train on.")
     deterministic: bool = Field(False, description="Deterministic kernels only; on one CPU runs are exact anyway.")
     skip_broken: bool = Field(False, description="Leave out broken and unmatched files instead of stopping.")
     allow_absent_classes: bool = Field(False, description="Train although a class never occurs in the training part.")
     tensorboard: bool = Field(False, description="Also write TensorBoard events.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def fill_in(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Give what is left out the value that protocol, network and arm imply, so that the resolved one is written."""
+        filled = {**PROTOCOL_DEFAULTS.get(str(values.get("protocol", "standard")), {}), **given(values)}
+        if filled.get("gamma_init") is None:
+            filled["gamma_init"] = 0.0 if filled.get("network") == "paper" else 0.1
+        if filled.get("arm", "smooth") in GATED and filled.get("threshold") is None and filled.get("fraction") is None:
+            filled["threshold"] = DEFAULT_THRESHOLD
+        return filled
+
+    @model_validator(mode="after")
+    def check_protocol(self) -> RunConfig:
+        if self.protocol == "paper":
+            wrong = {"augment": self.augment, "patience": self.patience, "folds": self.folds}
+            if named := [name for name, value in wrong.items() if value]:
+                raise ValueError(f"protocol 'paper' has no {named[0]}, as published; leave it out or use 'standard'")
+            if self.precision != "32":
+                raise ValueError(f"protocol 'paper' trains in float32, got precision '{self.precision}'; leave it out")
+        return self
 
     @model_validator(mode="after")
     def check_together(self) -> RunConfig:

@@ -1,8 +1,9 @@
-"""The Lightning task: loss, optimiser, per-epoch figures; every draw a function of (seed, epoch, step)."""
+"""The Lightning tasks: loss, optimiser, per-epoch figures; every draw a function of (seed, epoch, step)."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import lightning as L
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from smooth_attention.core.errors import RunError
 from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.sources import IGNORED
-from smooth_attention.metrics import count_pixels, score_counts
+from smooth_attention.metrics import FIGURES, PaperMetrics, count_pixels, score_counts
 from smooth_attention.models.diagnostics import captured_inputs, diagnose_network
 from smooth_attention.models.network import Network
 from smooth_attention.runs.config import RunConfig
@@ -45,22 +46,44 @@ class SegmentationLoss(nn.Module):
         return loss
 
 
-class SegmentationTask(L.LightningModule):
-    """Trains a network by a configuration; validation figures are pooled, at image size.
+class SegmentationTask(L.LightningModule, ABC):
+    """Trains a network by a configuration; each protocol has its loss, optimiser and watched figures.
+
+    Attributes:
+        monitor: the watched figure that names ``best.ckpt``, higher is better.
+        convention: how that figure is computed, for people.
+        drops_last: whether training leaves out the last incomplete batch.
 
     Args:
         net: the network, in place.
         config: of the run.
     """
 
+    monitor: str
+    convention: str
+    drops_last: bool
+
     def __init__(self, net: Network, config: RunConfig) -> None:
         super().__init__()
         self.net, self.config = net, config
-        self.loss = SegmentationLoss(net.classes)
-        self.num_labels = max(2, net.classes)
         self.train_losses: list[Tensor] = []
-        self.counts = np.zeros((self.num_labels, 4), dtype=np.int64)
         self.diagnostics: dict[str, float] = {}
+
+    @abstractmethod
+    def compute_loss(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """Return the loss of logits (B, L, H, W) and the masks of the protocol (B, H, W)."""
+
+    @abstractmethod
+    def reset_figures(self) -> None:
+        """Forget the watched images so far."""
+
+    @abstractmethod
+    def count_batch(self, logits: Tensor, masks: Tensor) -> None:
+        """Take a batch of the watched images into account."""
+
+    @abstractmethod
+    def compute_figures(self) -> dict[str, float]:
+        """Return the figures of the watched images by the names of ``metrics.jsonl``."""
 
     def on_train_epoch_start(self) -> None:
         self.train_losses = []
@@ -70,7 +93,7 @@ class SegmentationTask(L.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, masks = batch
-        loss: Tensor = self.loss(self.net(self.net.preprocessing.normalise(images)).float(), masks)
+        loss = self.compute_loss(self.net(self.net.preprocessing.normalise(images)).float(), masks)
         if not torch.isfinite(loss):
             raise RunError(f"the loss became {loss.item()} in epoch {self.current_epoch}, step {batch_idx}; {ADVICE}")
         self.train_losses.append(loss.detach())
@@ -78,7 +101,7 @@ class SegmentationTask(L.LightningModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        self.counts = np.zeros((self.num_labels, 4), dtype=np.int64)
+        self.reset_figures()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, masks = batch
@@ -90,32 +113,58 @@ class SegmentationTask(L.LightningModule):
             logits = self.net(self.net.preprocessing.normalise(images))
         if not torch.isfinite(logits).all():
             raise RunError(f"the logits of epoch {self.current_epoch} are not finite; {ADVICE}")
-        labels = logits.argmax(1) if self.net.classes > 1 else (logits[:, 0] >= 0).long()
-        for predicted, truth in zip(labels.cpu().numpy(), masks.cpu().numpy(), strict=True):
-            self.counts += count_pixels(predicted, truth, num_classes=self.num_labels)
+        self.count_batch(logits, masks)
 
     def on_validation_epoch_end(self) -> None:
-        counts = torch.from_numpy(self.counts).to(self.device)
-        if self.trainer.world_size > 1:
-            counts = torch.as_tensor(self.all_gather(counts)).sum(0)
-        figures = score_counts(counts.cpu().numpy() if self.net.classes > 1 else counts.cpu().numpy()[1:])
         self.log_dict(self.diagnostics, sync_dist=True)
-        iou = figures["iou"][np.isfinite(figures["iou"])]
-        self.log("val_iou", float(iou.mean()) if iou.size else 0.0, prog_bar=True, sync_dist=True)
+        self.log_dict(self.compute_figures(), prog_bar=True, sync_dist=True)
 
     def epoch_figures(self) -> dict[str, float]:
         """Return the line of this epoch for ``metrics.jsonl``."""
         return {
             "epoch": self.current_epoch,
             "train_loss": torch.stack(self.train_losses).mean().item(),
-            "val_iou": float(self.trainer.callback_metrics["val_iou"]),
+            **{name: float(self.trainer.callback_metrics[name]) for name in self.compute_figures()},
             "learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"],
             **self.diagnostics,
         }
 
+
+class StandardTask(SegmentationTask):
+    """Protocol ``standard``: AdamW with warm-up and cosine; watches the pooled IoU of validation images."""
+
+    monitor, convention, drops_last = "val_iou", "pooled, at image size", True
+
+    def __init__(self, net: Network, config: RunConfig) -> None:
+        super().__init__(net, config)
+        self.loss = SegmentationLoss(net.classes)
+        self.num_labels = max(2, net.classes)
+        self.reset_figures()
+
+    def compute_loss(self, logits: Tensor, masks: Tensor) -> Tensor:
+        loss: Tensor = self.loss(logits, masks)
+        return loss
+
+    def reset_figures(self) -> None:
+        self.counts = np.zeros((self.num_labels, 4), dtype=np.int64)
+
+    def count_batch(self, logits: Tensor, masks: Tensor) -> None:
+        labels = logits.argmax(1) if self.net.classes > 1 else (logits[:, 0] >= 0).long()
+        for predicted, truth in zip(labels.cpu().numpy(), masks.cpu().numpy(), strict=True):
+            self.counts += count_pixels(predicted, truth, num_classes=self.num_labels)
+
+    def compute_figures(self) -> dict[str, float]:
+        counts = torch.from_numpy(self.counts).to(self.device)
+        if self.trainer.world_size > 1:
+            counts = torch.as_tensor(self.all_gather(counts)).sum(0)
+        figures = score_counts(counts.cpu().numpy() if self.net.classes > 1 else counts.cpu().numpy()[1:])
+        iou = figures["iou"][np.isfinite(figures["iou"])]
+        return {"val_iou": float(iou.mean()) if iou.size else 0.0}
+
     def configure_optimizers(self) -> Any:
+        assert self.config.learning_rate is not None
         optimizer = torch.optim.AdamW(
-            self.net.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+            self.net.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay or 0.0
         )
         total = max(1, int(self.trainer.estimated_stepping_batches))
         warmup = max(1, round(WARMUP_FRAC * total))
@@ -127,3 +176,31 @@ class SegmentationTask(L.LightningModule):
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class PaperTask(SegmentationTask):
+    """Protocol ``paper``: BCE against soft masks, Adam at a constant rate; watches test images, as published."""
+
+    monitor, convention, drops_last = "test_iou", "protocol paper: by columns, mean over batches", False
+
+    def __init__(self, net: Network, config: RunConfig) -> None:
+        super().__init__(net, config)
+        self.reset_figures()
+
+    def compute_loss(self, logits: Tensor, masks: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits[:, 0], masks)
+
+    def reset_figures(self) -> None:
+        self.figures = PaperMetrics()
+
+    def count_batch(self, logits: Tensor, masks: Tensor) -> None:
+        self.figures.update((logits[:, 0].sigmoid() > 0.5).cpu().numpy(), masks.cpu().numpy())
+
+    def compute_figures(self) -> dict[str, float]:
+        return {f"test_{name}": value for name, value in self.figures.compute().items() if name in FIGURES}
+
+    def configure_optimizers(self) -> Any:
+        assert self.config.learning_rate is not None
+        return torch.optim.Adam(
+            self.net.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay or 0.0
+        )

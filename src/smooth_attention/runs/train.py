@@ -1,50 +1,40 @@
-"""One run: data, network, training on Lightning, figures of the best checkpoint, record."""
+"""One run: data, network, training, figures of the chosen checkpoint, record."""
 
 from __future__ import annotations
 
-import io
 import json
-import logging
-import os
-import sys
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar, Timer
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch.utils.data import DataLoader
+from lightning.pytorch.callbacks import Timer
 
 from smooth_attention.core.errors import ConfigError, DataError, DataWarning, RunError
-from smooth_attention.core.files import plain, write_bytes, write_text
 from smooth_attention.core.provenance import versions
 from smooth_attention.core.records import read_record, write_record
 from smooth_attention.core.seeds import derive_seed
-from smooth_attention.data.cache import CachedPairs, cached_pairs
-from smooth_attention.data.dataset import EpochSampler, PairDataset
+from smooth_attention.data.cache import CachedPairs
 from smooth_attention.data.sources import Source
-from smooth_attention.data.splits import DEFAULT_FOLDS, Split, make_split
+from smooth_attention.data.splits import DEFAULT_FOLDS, Split
 from smooth_attention.models import PaperUNet, create_model, load_model, resolve_arm
 from smooth_attention.models.diagnostics import THRESHOLDS
-from smooth_attention.models.network import Network
+from smooth_attention.models.network import Network, Preprocessing
 from smooth_attention.runs.config import RunConfig, make_config, read_config, write_config
 from smooth_attention.runs.evaluate import evaluate_network
+from smooth_attention.runs.fit import fit
 from smooth_attention.runs.inputs import open_checked_source
-from smooth_attention.runs.task import SegmentationTask
+from smooth_attention.runs.protocols import PROTOCOLS, paper_figures
 
 
 def train(config: RunConfig, output: Path, *, cache: Path) -> dict[str, Any]:
-    """Train one network, score its best checkpoint, and leave a run directory.
+    """Train one network, score the checkpoint that its protocol chooses, and leave a run directory.
 
-    Running the same configuration again continues what is unfinished; a finished run is returned as it is.
+    Running the same configuration again continues what is unfinished; a finished run is returned as it is. Protocol
+    ``standard`` chooses the best checkpoint on validation images; ``paper`` has none and scores the last.
 
     Args:
         config: of the run.
@@ -60,9 +50,10 @@ def train(config: RunConfig, output: Path, *, cache: Path) -> dict[str, Any]:
     """
     if is_done(config, output):
         return read_record(output)
+    protocol = PROTOCOLS[config.protocol]
     source, notes = open_checked_source(config)
-    split = make_split(source, split_seed=config.split_seed, fold=config.fold, folds=config.folds)
-    pairs = cached_pairs(source, image_size=config.image_size, directory=cache)
+    split = protocol.split(source, config)
+    pairs = protocol.pairs(source, image_size=config.image_size, directory=cache)
     refuse_other_data(output, source)
     if not config.allow_absent_classes:
         refuse_absent_classes(source, split, pairs)
@@ -73,38 +64,53 @@ def train(config: RunConfig, output: Path, *, cache: Path) -> dict[str, Any]:
     write_record(output, record)
     for sentence in record["data"]["warnings"]:
         warnings.warn(sentence, DataWarning, stacklevel=2)
+    train_set, watched_set = protocol.train_set(pairs, split, config), protocol.watched_set(pairs, split)
     try:
-        trainer, timer = fit(net, config, split, pairs, output)
+        trainer, timer = fit(protocol.task(net, config), config, train_set, watched_set, output)
     except RunError as error:
         write_record(output, {**record, "status": "failed", "reason": str(error)})
         raise
-    if not trainer.is_global_zero:
-        return record
+    if trainer.is_global_zero:
+        write_record(output, record | score(net, config, source, split, pairs, output, trainer, timer))
+    return read_record(output)
+
+
+def score(
+    net: Network,
+    config: RunConfig,
+    source: Source,
+    split: Split,
+    pairs: CachedPairs,
+    output: Path,
+    trainer: L.Trainer,
+    timer: Timer,
+) -> dict[str, Any]:
+    """Save the chosen checkpoint as the run's model and return what the record says of it."""
     started = time.monotonic()
-    best = torch.load(output / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
-    net.load_state_dict({k.removeprefix("net."): v for k, v in best["state_dict"].items() if k.startswith("net.")})
+    chosen = PROTOCOLS[config.protocol].chosen
+    checkpoint = torch.load(output / "checkpoints" / f"{chosen}.ckpt", map_location="cpu", weights_only=True)
+    weights = {k.removeprefix("net."): v for k, v in checkpoint["state_dict"].items() if k.startswith("net.")}
+    net.load_state_dict(weights)
     net.save_pretrained(output / "model")
     net = load_model(output).to(trainer.strategy.root_device)  # what is on disk is what is scored
-    metrics = {
-        "test": evaluate_network(
-            net, source, split.test, pairs, predictions=output / "predictions", switch_blocks=True
-        ),
-        "val": evaluate_network(net, source, split.val, pairs),
-    }
-    record |= {
+    masks = output / "predictions"
+    metrics = {"test": evaluate_network(net, source, split.test, pairs, predictions=masks, switch_blocks=True)}
+    if split.val:
+        metrics["val"] = evaluate_network(net, source, split.val, pairs)
+    if config.protocol == "paper":
+        metrics["paper"] = paper_figures(output / "metrics.jsonl", pairs, split)
+    return {
         "status": "done",
         "device": str(trainer.strategy.root_device),
         "epoch": {
-            "best": int(best["epoch"]),
+            "chosen": int(checkpoint["epoch"]),
+            "chosen_by": "val_iou, pooled, at image size" if chosen == "best" else "the last epoch",
             "last": trainer.current_epoch - 1,
-            "chosen_by": "val_iou, pooled, at image size",
         },
         "seconds": {"train": round(timer.time_elapsed("train"), 1), "evaluate": round(time.monotonic() - started, 1)},
         "metrics": metrics,
         "diagnostics": read_diagnostics(output / "metrics.jsonl"),
     }
-    write_record(output, record)
-    return read_record(output)
 
 
 def is_done(config: RunConfig, output: Path) -> bool:
@@ -138,6 +144,8 @@ def refuse_other_data(output: Path, source: Source) -> None:
 def refuse_absent_classes(source: Source, split: Split, pairs: CachedPairs) -> None:
     rows = [pairs.index[stem] for stem in split.train]
     present = np.unique(np.concatenate([np.unique(pairs.masks[row]) for row in rows]))
+    if source.class_names is None:
+        present = np.minimum(present, 1)  # a soft mask is foreground wherever it is above 0
     names = source.class_names or ("background", "foreground")
     if absent := [name for label, name in enumerate(names) if label not in present]:
         raise DataError(
@@ -148,11 +156,8 @@ def refuse_absent_classes(source: Source, split: Split, pairs: CachedPairs) -> N
 
 def build_network(config: RunConfig, source: Source) -> Network:
     """Return the network of a configuration; arms of one seed share the initial weights that they have in common."""
-    gamma_init = config.gamma_init
-    if gamma_init is None:
-        gamma_init = 0.0 if config.network == "paper" else 0.1
     block, options = resolve_arm(
-        config.arm, threshold=config.threshold, fraction=config.fraction, gamma_init=gamma_init
+        config.arm, threshold=config.threshold, fraction=config.fraction, gamma_init=config.gamma_init
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
@@ -161,7 +166,7 @@ def build_network(config: RunConfig, source: Source) -> Network:
             net = PaperUNet(config.encoder_weights, source.num_logits, None, block=block, block_options=options)
         else:
             net = create_model(
-                config.network,
+                str(config.network),
                 encoder_name=config.encoder,
                 encoder_weights=config.encoder_weights,
                 classes=source.num_logits,
@@ -169,7 +174,8 @@ def build_network(config: RunConfig, source: Source) -> Network:
                 block_options=options,
                 stages=config.stages,
             )
-    net.preprocessing = replace(net.preprocessing, image_size=config.image_size, class_names=source.class_names)
+    protocol = PROTOCOLS[config.protocol]
+    net.preprocessing = Preprocessing(config.image_size, protocol.mean, protocol.std, source.class_names)
     return net
 
 
@@ -194,119 +200,6 @@ def first_record(config: RunConfig, source: Source, split: Split, notes: list[st
     }
 
 
-def fit(net: Network, config: RunConfig, split: Split, pairs: CachedPairs, output: Path) -> tuple[L.Trainer, Timer]:
-    """Train ``net``, continuing from ``checkpoints/last.ckpt`` where there is one; the timer counts earlier parts."""
-    timer = Timer()
-    last = output / "checkpoints" / "last.ckpt"
-    train_set = PairDataset(pairs, split.train, seed=config.seed if config.augment else None)
-    with quiet_lightning():
-        trainer = L.Trainer(
-            devices=config.devices,
-            max_epochs=config.epochs,
-            precision=choose_precision(config.precision),
-            gradient_clip_val=config.clip_norm,
-            deterministic=config.deterministic,
-            callbacks=[timer, *make_callbacks(config, output)],
-            logger=TensorBoardLogger(output, name="tensorboard", version="") if config.tensorboard else False,
-            plugins=[AtomicCheckpointIO()],
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,
-            enable_model_summary=False,
-            enable_progress_bar=sys.stdout.isatty(),
-            default_root_dir=output,
-        )
-        try:
-            trainer.fit(
-                SegmentationTask(net.to(memory_format=torch.channels_last), config),
-                make_loader(train_set, config, seed=config.seed),
-                make_loader(PairDataset(pairs, split.val), config, seed=None),
-                ckpt_path=last if last.is_file() else None,
-                weights_only=True,
-            )
-        except SystemExit as error:  # what Lightning makes of Ctrl-C
-            raise KeyboardInterrupt from error
-    return trainer, timer
-
-
-def make_loader(dataset: PairDataset, config: RunConfig, *, seed: int | None) -> DataLoader[Any]:
-    """Return batches in an order that depends on (seed, epoch); with a seed the last incomplete batch is dropped."""
-    workers = min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0
-    return DataLoader(
-        dataset,
-        batch_size=config.batch_size,
-        sampler=EpochSampler(len(dataset), seed=seed),
-        drop_last=seed is not None and len(dataset) > config.batch_size,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-    )
-
-
-def make_callbacks(config: RunConfig, output: Path) -> list[Callback]:
-    kept: dict[str, Any] = {"dirpath": output / "checkpoints", "enable_version_counter": False}
-    best = ModelCheckpoint(filename="best", monitor="val_iou", mode="max", save_on_train_epoch_end=True, **kept)
-    last = ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **kept)
-    callbacks: list[Callback] = [EpochLines(output / "metrics.jsonl"), best, last]
-    if config.patience is not None:
-        callbacks.append(Patience("val_iou", mode="max", patience=config.patience, check_on_train_epoch_end=True))
-    if sys.stdout.isatty():
-        callbacks.append(RichProgressBar())
-    return callbacks
-
-
-class Patience(EarlyStopping):
-    """Early stopping that stays stopped when a run is continued after its last epoch."""
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.wait_count >= self.patience:
-            trainer.should_stop = True
-
-
-class EpochLines(Callback):
-    """Appends a line per epoch to ``metrics.jsonl``, and prints one where there is no progress bar."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, SegmentationTask)
-        figures = pl_module.epoch_figures()
-        if not trainer.is_global_zero:
-            return
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
-        kept = lines[: trainer.current_epoch]  # a continued run repeats its unfinished epoch
-        write_text(self.path, "\n".join([*kept, json.dumps(plain(figures), allow_nan=False)]) + "\n")
-        if not sys.stdout.isatty():
-            gamma = f", gamma {figures['gamma']:.4f}" if "gamma" in figures else ""
-            sys.stdout.write(
-                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: train loss {figures['train_loss']:.4f}, "
-                f"val IoU {figures['val_iou']:.4f} (pooled, at image size){gamma}\n"
-            )
-            sys.stdout.flush()
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are whole or absent; they hold tensors and plain values only."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        write_bytes(Path(path), buffer.getvalue())
-
-
-def choose_precision(name: str) -> Any:
-    """Return Lightning's name of a precision; ``auto`` is bf16 autocast where the hardware has it natively."""
-    if name == "auto":
-        is_native = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else has_native_bf16()
-        name = "bf16" if is_native else "32"
-    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[name]
-
-
-def has_native_bf16() -> bool:
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
 def read_diagnostics(path: Path) -> dict[str, Any]:
     """Return the block's figures by epoch, as the record holds them; empty where there is no block."""
     epochs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -317,19 +210,3 @@ def read_diagnostics(path: Path) -> dict[str, Any]:
             str(t): [epoch[f"smoothed_fraction.{t}"] for epoch in epochs] for t in ("t", *THRESHOLDS)
         }
     return found
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning from repeating what the run directory already says; real warnings still pass."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-            warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
-            yield
-    finally:
-        logger.setLevel(level)

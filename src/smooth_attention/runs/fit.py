@@ -1,0 +1,168 @@
+"""Training on Lightning: trainer, loaders, checkpoints, epoch lines; a killed run continues bit for bit."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar, Timer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch.utils.data import DataLoader
+
+from smooth_attention.core.files import plain, write_bytes, write_text
+from smooth_attention.data.dataset import EpochSampler, PairDataset
+from smooth_attention.runs.config import RunConfig
+from smooth_attention.runs.task import SegmentationTask
+
+
+def fit(
+    task: SegmentationTask, config: RunConfig, train_set: PairDataset, watched_set: PairDataset, output: Path
+) -> tuple[L.Trainer, Timer]:
+    """Train a task, continuing from ``checkpoints/last.ckpt`` where there is one; the timer counts earlier parts.
+
+    Args:
+        task: network, loss, optimiser and figures.
+        config: of the run.
+        train_set: what trains.
+        watched_set: what the figures of each epoch are about.
+        output: the run directory.
+    """
+    timer = Timer()
+    last = output / "checkpoints" / "last.ckpt"
+    with quiet_lightning():
+        trainer = L.Trainer(
+            devices=config.devices,
+            max_epochs=config.epochs,
+            precision=choose_precision(config.precision),
+            gradient_clip_val=config.clip_norm,
+            deterministic=config.deterministic,
+            callbacks=[timer, *make_callbacks(task, config, output)],
+            logger=TensorBoardLogger(output, name="tensorboard", version="") if config.tensorboard else False,
+            plugins=[AtomicCheckpointIO()],
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            enable_model_summary=False,
+            enable_progress_bar=sys.stdout.isatty(),
+            default_root_dir=output,
+        )
+        try:
+            trainer.fit(
+                task.to(memory_format=torch.channels_last),
+                make_loader(train_set, config, seed=config.seed, drop_last=task.drops_last),
+                make_loader(watched_set, config),
+                ckpt_path=last if last.is_file() else None,
+                weights_only=True,
+            )
+        except SystemExit as error:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from error
+    return trainer, timer
+
+
+def make_loader(
+    dataset: PairDataset, config: RunConfig, *, seed: int | None = None, drop_last: bool = False
+) -> DataLoader[Any]:
+    """Return batches, with a seed in an order that depends on (seed, epoch) alone."""
+    workers = min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0
+    return DataLoader(
+        dataset,
+        batch_size=config.batch_size,
+        sampler=EpochSampler(len(dataset), seed=seed),
+        drop_last=drop_last and len(dataset) > config.batch_size,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def make_callbacks(task: SegmentationTask, config: RunConfig, output: Path) -> list[Callback]:
+    kept: dict[str, Any] = {"dirpath": output / "checkpoints", "enable_version_counter": False}
+    best = ModelCheckpoint(filename="best", monitor=task.monitor, mode="max", save_on_train_epoch_end=True, **kept)
+    last = ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **kept)
+    callbacks: list[Callback] = [EpochLines(output / "metrics.jsonl"), best, last]
+    if config.patience is not None:
+        callbacks.append(Patience(task.monitor, mode="max", patience=config.patience, check_on_train_epoch_end=True))
+    if sys.stdout.isatty():
+        callbacks.append(RichProgressBar())
+    return callbacks
+
+
+class Patience(EarlyStopping):
+    """Early stopping that stays stopped when a run is continued after its last epoch."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+
+class EpochLines(Callback):
+    """Appends a line per epoch to ``metrics.jsonl``, and prints one where there is no progress bar."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, SegmentationTask)
+        figures = pl_module.epoch_figures()
+        if not trainer.is_global_zero:
+            return
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
+        kept = lines[: trainer.current_epoch]  # a continued run repeats its unfinished epoch
+        write_text(self.path, "\n".join([*kept, json.dumps(plain(figures), allow_nan=False)]) + "\n")
+        if not sys.stdout.isatty():
+            gamma = f", gamma {figures['gamma']:.4f}" if "gamma" in figures else ""
+            sys.stdout.write(
+                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: train loss {figures['train_loss']:.4f}, "
+                f"{pl_module.monitor.replace('_iou', ' IoU')} {figures[pl_module.monitor]:.4f} "
+                f"({pl_module.convention}){gamma}\n"
+            )
+            sys.stdout.flush()
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are whole or absent; they hold tensors and plain values only."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_bytes(Path(path), buffer.getvalue())
+
+
+def choose_precision(name: str | None) -> Any:
+    """Return Lightning's name of a precision; ``auto`` is bf16 autocast where the hardware has it natively."""
+    if name in (None, "auto"):
+        is_native = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else has_native_bf16()
+        name = "bf16" if is_native else "32"
+    assert name is not None
+    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[name]
+
+
+def has_native_bf16() -> bool:
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keep Lightning from repeating what the run directory already says; real warnings still pass."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+            warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
