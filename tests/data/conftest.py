@@ -7,19 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+
+from miniatures import save_image
 
 
 @pytest.fixture
 def save() -> Callable[..., Path]:
     """A function that writes an array as an image, its format by the suffix; returns the path."""
-
-    def write(path: Path, array: np.ndarray, **options: object) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(array).save(path, **options)
-        return path
-
-    return write
+    return save_image
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from miniatures import WRITERS, save_image
 from smooth_attention.core.errors import ConfigError, DataError, DataWarning
 from smooth_attention.data.folder import open_image
 from smooth_attention.data.sources import open_source
@@ -134,6 +135,25 @@ def test_split_moves_with_split_seed_alone(scenes: Path) -> None:
     splits = [paper_split(source, RunConfig(protocol="paper", split_seed=seed)).test for seed in range(4)]
     assert len(set(splits)) > 1
     assert paper_split(source, RunConfig(protocol="paper", seed=7)).test == splits[0]
+
+
+@pytest.mark.filterwarnings("ignore::smooth_attention.core.errors.DataWarning")  # fish leaks, as published
+@pytest.mark.parametrize("layout", WRITERS)
+def test_every_published_layout_trains_by_both_protocols(layout: str, cache: Path, tmp_path: Path) -> None:
+    WRITERS[layout](tmp_path / "data", save_image)
+    settings = {"data": str(tmp_path / "data"), "encoder_weights": "none", "image_size": 32, "epochs": 1}
+    record = train(RunConfig(protocol="paper", **settings), tmp_path / "paper", cache=cache)
+    assert record["data"]["name"] == layout
+    assert record["metrics"]["paper"].keys() == {"convention", "best_test", "last", "ceiling"}
+    source = open_source(tmp_path / "data")
+    if layout == "flood":
+        assert tuple(record["data"]["split"]["test"]) == source.given_splits["test"]
+    else:
+        assert len(record["data"]["split"]["test"]) == round(0.2 * len(source.stems))
+    record = train(
+        RunConfig(protocol="standard", network="paper", batch_size=2, **settings), tmp_path / "standard", cache=cache
+    )
+    assert set(source.given_splits.get("test", ())) <= set(record["data"]["split"]["test"])
 
 
 def test_groups_in_both_parts_are_warned_of(write_scenes: Callable[..., Path], cache: Path, tmp_path: Path) -> None:

@@ -26,8 +26,9 @@ from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.folder import open_image
 from smooth_attention.data.sources import open_source
 from smooth_attention.runs.config import RunConfig
+from smooth_attention.runs.fit import choose_precision
 from smooth_attention.runs.task import SegmentationLoss
-from smooth_attention.runs.train import build_network, choose_precision, train
+from smooth_attention.runs.train import build_network, train
 
 SMALL = {"encoder_weights": "none", "image_size": 32, "batch_size": 4}
 

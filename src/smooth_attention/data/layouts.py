@@ -227,6 +227,7 @@ class FloodSource(PublishedSource):
     name = "flood"
     inner = ("dataset",)
     expected = "dataset/train/ and dataset/val/ with images/ and labels/ in each"
+    keeps_lists = True
     parts: Mapping[str, str] = {"train": "train", "val": "test"}  # folder and the part it is
 
     @classmethod

@@ -40,6 +40,7 @@ class Source(ABC):
         stems: names of the pairs, unique, sorted.
         groups: from stem to its group; a group lies wholly in one part of a split.
         given_splits: lists of stems that came with the data, by part, or empty.
+        keeps_lists: whether protocol ``paper`` keeps the given lists instead of a random split, as published.
         problems: one sentence for each file that can take no part: no partner, no image by its name.
         notes: one sentence for each known peculiarity of a published dataset; none of them keeps it from being used.
     """
@@ -49,6 +50,7 @@ class Source(ABC):
     stems: tuple[str, ...]
     groups: Mapping[str, str]
     given_splits: Mapping[str, tuple[str, ...]] = {}
+    keeps_lists: bool = False
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -115,6 +117,7 @@ class Subset(Source):
             raise DataError(f"nothing is left of {whole.name}: none of its {len(whole.stems)} pairs can be used")
         self.whole = whole
         self.name, self.class_names, self.stems, self.notes = whole.name, whole.class_names, stems, whole.notes
+        self.keeps_lists = whole.keeps_lists
         self.groups = {stem: whole.groups[stem] for stem in stems}
         kept = set(stems)
         self.given_splits = {

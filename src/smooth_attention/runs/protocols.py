@@ -67,7 +67,7 @@ def paper_split(source: Source, config: RunConfig) -> Split:
     if source.class_names is not None:
         raise DataError(f"protocol 'paper' is for binary tasks, {source.name} has {len(source.class_names)} classes")
     parts = source.given_splits
-    if not source.keeps_folders or not parts:
+    if not source.keeps_lists or not parts:
         stems = list(source.stems)
         if len(stems) < 5:
             raise DataError(f"{source.name} has {len(stems)} pairs; a split of 80/20 needs at least 5")
