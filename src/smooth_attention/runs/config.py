@@ -54,7 +54,9 @@ class RunConfig(BaseModel):
     encoder_weights: str = Field("imagenet", description="'imagenet', 'none', or a file with a state dict.")
     stages: tuple[int, ...] = Field((-2,), description="Encoder feature maps of 'unet' that pass the block.")
     arm: Arm = Field("smooth", description="What stands at the block's place.")
-    threshold: float | None = Field(None, description="Smooth where the roughness exceeds this; lower smooths more.")
+    threshold: float | None = Field(
+        None, description="Smooth where the roughness exceeds this; lower smooths more; left out: 0.4."
+    )
     fraction: float | None = Field(None, gt=0, lt=1, description="Smooth the roughest share of the positions instead.")
     gamma_init: float | None = Field(
         None, description="Where the block's learned weight starts; left out: 0 for 'paper', as published, else 0.1."
