@@ -91,3 +91,16 @@ def test_docstring_examples_run(module):
     for test in tests:
         doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=report.append)
     assert not report, "".join(report)
+
+
+def test_operator_and_block_need_the_bare_install_alone():
+    """``pip install smooth-attention`` brings torch, numpy and jaxtyping; a blocked import is an ImportError."""
+    absent = ["safetensors", "torchvision", "segmentation_models_pytorch", "timm", "lightning", "torchmetrics", "scipy"]
+    absent += ["PIL", "pydantic", "tyro", "yaml", "rich", "matplotlib", "plotly"]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
+        "import torch, smooth_attention as sa\n"
+        "print(*sa.SmoothAttention(8, threshold=0.4)(torch.randn(1, 8, 3, 3)).shape)\n"
+        "print(*sa.smooth_attention(*torch.randn(3, 1, 9, 4).unbind(), grid=(3, 3), threshold=0.4).shape)"
+    )
+    assert run_python(code) == ["1", "8", "3", "3", "1", "9", "4"]

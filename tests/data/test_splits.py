@@ -235,5 +235,6 @@ def test_validation_passes_over_a_group_that_would_swallow_train():
 def test_few_groups_make_fewer_folds():
     source = Names([112, 41, 34, 33])
     assert sum(len(make_split(source, fold=fold).test) for fold in range(4)) == 220
+    assert make_split(source).folds == 4
     with pytest.raises(DataError, match="got fold=4 of folds=4"):
         make_split(source, fold=4)

@@ -111,6 +111,7 @@ def test_record_holds_both_protocols_and_no_validation(paper_run: tuple[Path, di
     assert {"pooled", "per_image", "gate_off", "bypass"} <= record["metrics"]["test"].keys()
     parts = record["data"]["split"]
     assert (len(parts["train"]), parts["val"], len(parts["test"])) == (10, [], 2)
+    assert record["replicate"]["folds"] is None
 
 
 def test_images_are_not_normalised(paper_run: tuple[Path, dict[str, Any]]) -> None:

@@ -23,13 +23,15 @@ class Split:
         train: stems that train.
         val: stems that choose the checkpoint.
         test: stems that are reported.
-        warnings: one sentence for each group or image shared between parts; empty for splits made here.
+        warnings: one sentence for each group or image shared between parts.
+        folds: of how many folds the test part is one; None where it is none.
     """
 
     train: tuple[str, ...]
     val: tuple[str, ...]
     test: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    folds: int | None = None
 
     def parts(self) -> dict[str, tuple[str, ...]]:
         return {"train": self.train, "val": self.val, "test": self.test}
@@ -71,7 +73,9 @@ def make_split(source: Source, *, split_seed: int = 0, fold: int = 0, folds: int
     rest = {group: stems for group, stems in members.items() if group not in test_groups}
     val_groups = draw_validation(rest, derive_seed(split_seed, "val", fold, folds), source.name)
     parts = {"train": rest.keys() - val_groups, "val": val_groups, "test": test_groups}
-    return checked_split(source, {part: [s for g in groups for s in members[g]] for part, groups in parts.items()})
+    return checked_split(
+        source, {part: [s for g in groups for s in members[g]] for part, groups in parts.items()}, folds
+    )
 
 
 def given_split(source: Source, split_seed: int) -> Split:
@@ -86,9 +90,9 @@ def given_split(source: Source, split_seed: int) -> Split:
     return checked_split(source, parts)
 
 
-def checked_split(source: Source, parts: Mapping[str, Sequence[str]]) -> Split:
+def checked_split(source: Source, parts: Mapping[str, Sequence[str]], folds: int | None = None) -> Split:
     train, val, test = (tuple(sorted(parts[part])) for part in ("train", "val", "test"))
-    return Split(train, val, test, tuple(find_leaks(source, {"train": train, "val": val, "test": test})))
+    return Split(train, val, test, tuple(find_leaks(source, {"train": train, "val": val, "test": test})), folds)
 
 
 def find_leaks(source: Source, parts: Mapping[str, Iterable[str]]) -> list[str]:

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from smooth_attention.core.errors import ConfigError, DataError, OptionError
@@ -75,6 +73,8 @@ class Network(nn.Module):
         Args:
             directory: where to write; :func:`smooth_attention.load_model` reads it back.
         """
+        from safetensors.torch import save_file
+
         config = {"schema": SCHEMA, "network": self.recipe, "preprocessing": asdict(self.preprocessing)}
         with replace_directory(Path(directory)) as temporary:
             (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -88,6 +88,9 @@ def read_saved(directory: Path) -> tuple[dict[str, Any], Preprocessing, dict[str
     Raises:
         DataError: where a file is missing, truncated or of another schema.
     """
+    from safetensors import SafetensorError  # late: the block alone does not need it
+    from safetensors.torch import load_file
+
     for file in (directory / "config.json", directory / "model.safetensors"):
         if not file.is_file():
             raise DataError(
@@ -115,6 +118,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         ConfigError: where the file is missing or is no such file.
     """
+    from safetensors import safe_open
+
     if not path.is_file():
         raise ConfigError(f"encoder weights are 'imagenet', 'none' or a file, got {str(path)!r}, which is no file")
     try:

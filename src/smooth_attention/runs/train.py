@@ -19,7 +19,7 @@ from smooth_attention.core.records import read_record, write_record
 from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.cache import CachedPairs
 from smooth_attention.data.sources import Source
-from smooth_attention.data.splits import DEFAULT_FOLDS, Split
+from smooth_attention.data.splits import Split
 from smooth_attention.models import PaperUNet, create_model, load_model, resolve_arm
 from smooth_attention.models.diagnostics import THRESHOLDS
 from smooth_attention.models.network import Network, Preprocessing
@@ -192,7 +192,7 @@ def first_record(config: RunConfig, source: Source, split: Split, notes: list[st
         },
         "replicate": {
             "fold": config.fold,
-            "folds": config.folds or (None if source.given_splits else DEFAULT_FOLDS),
+            "folds": split.folds,
             "seed": config.seed,
             "split_seed": config.split_seed,
         },
