@@ -71,7 +71,7 @@ DATASETS: dict[str, Dataset] = {
         "CUB-200-2011",
         "11,788",
         f"{CALTECH}/65de6-vp158",
-        "non-commercial research and education only; the images belong to their photographers",
+        "non-commercial research only",
         (
             Download(
                 f"{CALTECH}/65de6-vp158/files",
@@ -93,7 +93,7 @@ DATASETS: dict[str, Dataset] = {
         "Kvasir-Instrument",
         "590",
         f"{SIMULA}/kvasir-instrument/",
-        "research and education only; commercial use needs the authors' permission",
+        "research and education only",
         (Download(f"{SIMULA}/downloads", "kvasir-instrument.zip"),),
     ),
     "flood": on_kaggle(
