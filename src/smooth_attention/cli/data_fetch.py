@@ -26,7 +26,5 @@ def run(arguments: list[str], prog: str) -> None:
     from smooth_attention.cli.tables import print_line
     from smooth_attention.data.fetch import fetch_dataset
 
-    path = fetch_dataset(
-        options.name, options.root, accept_licence=options.accept_licence, report=lambda line: print_line(line)
-    )
+    path = fetch_dataset(options.name, options.root, accept_licence=options.accept_licence, report=print_line)
     print_line(f"data: {path} (look at it with: smooth-attention data check {path})")

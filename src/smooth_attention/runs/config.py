@@ -117,7 +117,7 @@ class RunConfig(BaseModel):
             raise ValueError("threshold and fraction exclude each other; give one of them")
         if self.threshold is not None and self.threshold != self.threshold:
             raise ValueError("threshold is NaN; give a number such as 0.4")
-        if self.arm not in ("smooth", "random") and (self.threshold is not None or self.fraction is not None):
+        if self.arm not in GATED and (self.threshold is not None or self.fraction is not None):
             raise ValueError(f"arm '{self.arm}' takes neither threshold nor fraction; leave them out")
         if self.image_size % 32:
             nearest = 32 * max(1, round(self.image_size / 32))
