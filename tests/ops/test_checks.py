@@ -1,5 +1,7 @@
 """Bad input: what was expected, what came, how to mend it; one sentence."""
 
+import math
+
 import pytest
 import torch
 
@@ -103,6 +105,25 @@ def test_neighbour_mean_is_checked(x, error, match):
         neighbour_mean(x, grid=GRID)
 
 
-def test_temperature_is_refused_by_name():
-    with pytest.raises(NotImplementedError, match="temperature"):
-        smooth_attention(X, KEY, VALUE, grid=GRID, threshold=0.4, temperature=0.1)
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        pytest.param({"temperature": 0.1}, OptionError, r"a soft gate needs a threshold", id="no threshold"),
+        pytest.param({"temperature": 0.1, "fraction": 0.2}, OptionError, r"needs a threshold", id="fraction"),
+        pytest.param({"temperature": 0.0, "threshold": 0.4}, OptionError, r"above 0, got temperature=0.0", id="zero"),
+        pytest.param({"temperature": -1, "threshold": 0.4}, OptionError, r"above 0, got temperature=-1", id="negative"),
+        pytest.param(
+            {"temperature": math.nan, "threshold": 0.4}, OptionError, r"above 0, got temperature=nan", id="nan"
+        ),
+        pytest.param({"threshold": torch.tensor(0.4)}, OptionError, r"Tensor needs a temperature", id="hard tensor"),
+        pytest.param(
+            {"threshold": torch.zeros(5), "temperature": 0.1}, ShapeError, r"threshold needs to broadcast", id="wide"
+        ),
+        pytest.param(
+            {"threshold": 0.1, "temperature": torch.ones(1, 1, 1, 1)}, ShapeError, r"temperature needs to", id="deep"
+        ),
+    ],
+)
+def test_soft_gate_is_checked(options, error, match):
+    with pytest.raises(error, match=match):
+        smooth_attention(X, KEY, VALUE, grid=GRID, **options)

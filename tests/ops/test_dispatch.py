@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from smooth_attention.core.errors import BackendError
-from smooth_attention.ops import dispatch, smooth_attention, smoothing_gate
+from smooth_attention.ops import dispatch, explain_backend, smooth_attention, smoothing_gate
 from smooth_attention.ops.dispatch import Backend, choose_backend
 
 QUERY, KEY = torch.zeros(4, 2), torch.zeros(3, 2)
@@ -12,26 +13,37 @@ def fail(*args, **kwargs):
     raise AssertionError("this backend must not run")
 
 
-def backend_of(name, reason=None, run=fail):
-    return Backend(name, run, lambda *args, **kwargs: reason)
+def backend_of(name, reason=None, later=None, run=fail):
+    return Backend(name, run, lambda *args, **kwargs: reason, lambda *args, **kwargs: later)
 
 
-def test_auto_takes_the_first_that_can_run(monkeypatch):
-    backends = (backend_of("a", "no"), backend_of("b"), backend_of("c"))
+def test_auto_takes_the_first_that_can_run_and_is_worth_it(monkeypatch):
+    backends = (backend_of("a", "no"), backend_of("b", later="large"), backend_of("c"), backend_of("d"))
     monkeypatch.setattr(dispatch, "BACKENDS", backends)
-    assert choose_backend("auto", QUERY, KEY) is backends[1]
-    assert choose_backend("c", QUERY, KEY) is backends[2]
+    choice = choose_backend("auto", QUERY, KEY)
+    assert choice.backend is backends[2]
+    assert str(choice) == "c (a: no; b: large)"
+    assert str(choose_backend("b", QUERY, KEY)) == "b"
+    assert str(choose_backend("d", QUERY, KEY)) == "d"
+
+
+def test_auto_takes_what_can_run_where_nothing_is_worth_it(monkeypatch):
+    backends = (backend_of("a", "no"), backend_of("b", later="large"), backend_of("c", "captured"))
+    monkeypatch.setattr(dispatch, "BACKENDS", backends)
+    choice = choose_backend("auto", QUERY, KEY)
+    assert choice.backend is backends[1]
+    assert choice.passed_over == {"a": "no", "c": "captured"}
 
 
 def test_named_backend_never_falls_back(monkeypatch):
     monkeypatch.setattr(dispatch, "BACKENDS", (backend_of("a", "needs a GPU"), backend_of("b")))
-    with pytest.raises(BackendError, match=r"no backend 'a' for this call \(a: needs a GPU\)"):
+    with pytest.raises(BackendError, match=r"backend 'a' can't run this call \(a: needs a GPU\)"):
         choose_backend("a", QUERY, KEY)
 
 
 def test_auto_lists_every_reason(monkeypatch):
     monkeypatch.setattr(dispatch, "BACKENDS", (backend_of("a", "needs a GPU"), backend_of("b", "needs one axis")))
-    with pytest.raises(BackendError, match=r"no backend 'auto' .*\(a: needs a GPU; b: needs one axis\)"):
+    with pytest.raises(BackendError, match=r"'auto' can't run .*\(a: needs a GPU; b: needs one axis\)"):
         choose_backend("auto", QUERY, KEY)
 
 
@@ -41,7 +53,7 @@ def test_unknown_backend_is_refused_at_every_threshold(threshold):
         lambda **options: smooth_attention(QUERY, KEY, KEY, **options),
         lambda **options: smoothing_gate(QUERY, KEY, **options),
     ):
-        with pytest.raises(BackendError, match=r"no backend 'fast' for this call \(known: auto, dense\)"):
+        with pytest.raises(BackendError, match=r"no backend 'fast' \(known: auto, .*dense, tiled\)"):
             call(grid=(4,), threshold=threshold, backend="fast")
 
 
@@ -68,3 +80,20 @@ def test_other_rules_run_the_backend(monkeypatch, draw):
     monkeypatch.setattr(dispatch, "BACKENDS", (backend_of("never"),))
     with pytest.raises(AssertionError, match="must not run"):
         smoothing_gate(*draw((4, 4))[:2], grid=(4, 4), threshold=0.4)
+
+
+def test_size_decides_between_dense_and_tiled():
+    small, large = torch.randn(2, 1, 49, 8), torch.randn(2, 1, 900, 8)
+    assert explain_backend(*small, grid=(7, 7), threshold=0.4).startswith("dense")
+    why = explain_backend(*large, grid=(30, 30), threshold=0.4)
+    assert why.startswith("tiled (")
+    assert "dense: 810,000 entries" in why
+    assert explain_backend(*large, grid=(30, 30), threshold=0.4, backend="dense") == "dense"
+    assert explain_backend(*large, grid=(30, 30), threshold=2.0) == "none: this rule needs no logits"
+
+
+def test_meta_and_fake_tensors_reach_no_backend(monkeypatch):
+    monkeypatch.setattr(dispatch, "BACKENDS", (backend_of("never"),))
+    with FakeTensorMode():
+        query, key, value = (torch.empty(2, n, 8) for n in (12, 5, 5))
+        assert smooth_attention(query, key, value, grid=(3, 4), threshold=0.3).shape == (2, 12, 8)

@@ -8,19 +8,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from smooth_attention.core.grids import check_grid, neighbour_offsets
-from smooth_attention.ops.checks import check_floating, check_positions, check_rule, check_scale, check_tensors
-from smooth_attention.ops.dense import compute_roughness
-from smooth_attention.ops.dispatch import choose_backend
-from smooth_attention.ops.gates import always_smooths, closed_gate, find_nan_rows, never_smooths, open_gate
+from smooth_attention.ops.attend import attend
+from smooth_attention.ops.checks import (
+    broadcast_batch,
+    check_floating,
+    check_gate_shape,
+    check_positions,
+    check_rule,
+    check_scale,
+    check_tensors,
+    is_readable,
+)
+from smooth_attention.ops.dense import compute_roughness, dense_gate
+from smooth_attention.ops.dispatch import check_backend_name, choose_backend, find_gate
+from smooth_attention.ops.gates import always_smooths, closed_gate, never_smooths, open_gate
 from smooth_attention.ops.neighbours import average_neighbours, shift_positions
 from smooth_attention.ops.reference import autocast_off, compute_attention
+from smooth_attention.ops.strips import measure_roughness
+
+
+class Rule(NamedTuple):
+    """Which positions are smoothed, checked: the keyword arguments of a backend."""
+
+    grid: tuple[int, ...]
+    threshold: float | None
+    fraction: float | None
+    scale: float
+
+    def decides_alone(self) -> bool:
+        """Return whether the gate needs no logits."""
+        return self.never_smooths() or always_smooths(threshold=self.threshold)
+
+    def never_smooths(self) -> bool:
+        return never_smooths(math.prod(self.grid), threshold=self.threshold, fraction=self.fraction)
 
 
 def smooth_attention(
@@ -29,7 +56,7 @@ def smooth_attention(
     value: Float[Tensor, "... s v"],
     *,
     grid: Sequence[int],
-    threshold: float | None = None,
+    threshold: float | Tensor | None = None,
     fraction: float | None = None,
     temperature: float | Tensor | None = None,
     scale: float | None = None,
@@ -41,7 +68,11 @@ def smooth_attention(
     :math:`(1 - m) O + m\, \mathrm{mean}(O)`. The mean runs over the 3^d - 1 spatial neighbours of a position, itself
     left out; beyond the border stands a copy of the border cell. The gate m is 1 where the largest change of A between
     a position and one of its neighbours exceeds ``threshold`` (see :func:`roughness`). That equals smoothing the rows
-    of A themselves. The gate is piecewise constant: no gradient passes through it.
+    of A themselves. The gate is piecewise constant: no gradient passes through it, unless ``temperature`` makes it
+    :math:`m = \sigma((r - \text{threshold}) / \text{temperature})`.
+
+    Memory grows with N + S. Exported graphs (torch.export, torch.onnx.export) hold plain operators only, and with them
+    the N x S matrix.
 
     Args:
         query: one row per grid cell, flattened row by row.
@@ -54,9 +85,12 @@ def smooth_attention(
             none, below 0 smooths all. ``None``, and no ``fraction``: plain attention.
         fraction: smooth this share of each map instead, the roughest ``round(fraction * N)`` positions (the lower
             position first where they are equally rough); between 0 and 1, both excluded.
-        temperature: reserved for a gate that is a sigmoid; only ``None``, the step, is built.
+        temperature: width of a soft gate, above 0; ``None`` is the step. A soft gate needs a ``threshold`` and is
+            differentiable in query, key, threshold and temperature; both may then be Tensors that broadcast against
+            (..., N), say (heads, 1).
         scale: logit multiplier. ``None`` means ``E ** -0.5``; ``0.0`` is legal; the paper's is ``1.0``.
-        backend: how the gate is computed: ``"auto"``, or ``"dense"`` (by the N x S matrix).
+        backend: how a step gate is found: ``"dense"`` (by the N x S matrix), ``"tiled"`` (any device) or ``"triton"``
+            (CUDA); ``"auto"`` takes the fastest that can run, see :func:`~smooth_attention.ops.explain_backend`.
 
     Returns:
         Dtype and device of ``query``, also under autocast: the operator computes in the dtype it is given, the gate in
@@ -66,8 +100,7 @@ def smooth_attention(
     Raises:
         ShapeError: shapes do not fit each other or the grid.
         OptionError: dtypes or devices differ, or an option has a value that is not allowed.
-        BackendError: no such backend.
-        NotImplementedError: ``temperature`` is given.
+        BackendError: no such backend, or it can't run this call; the message says why.
 
     Reference:
         "Smooth Attention: Improving Image Semantic Segmentation", preprint 202409.1283. There: one head, two axes,
@@ -81,15 +114,19 @@ def smooth_attention(
         torch.Size([2, 49, 16])
     """
     sizes = check_tensors(grid, query, key, value)
-    check_rule(threshold, fraction)
     check_scale(scale)
-    if temperature is not None:
-        raise NotImplementedError(
-            "smooth_attention builds no temperature yet, the gate is a step; leave temperature=None"
-        )
-    gate = _find_gate(query, key, sizes, threshold=threshold, fraction=fraction, scale=scale, backend=backend)
-    output = _attend(query, key, value, scale)
-    if never_smooths(query.shape[-2], threshold=threshold, fraction=fraction):
+    check_backend_name(backend)
+    check_rule(threshold, fraction, temperature)
+    scale = _scale_of(query, scale)
+    if threshold is not None and temperature is not None:
+        return _smooth_softly(query, key, value, sizes, scale, threshold, temperature)
+    assert not isinstance(threshold, Tensor)
+    rule = Rule(sizes, threshold, fraction, scale)
+    output, lse = attend(query, key, value, scale=scale, with_lse=not rule.decides_alone())
+    if rule.never_smooths():
+        return output
+    gate = _find_gate(query, key, rule, backend, lse)
+    if is_readable(gate) and not gate.any():
         return output
     # A product with the gate would turn 0 * NaN into NaN beside every NaN.
     return torch.where(gate.unsqueeze(-1), average_neighbours(output, sizes), output)
@@ -125,7 +162,7 @@ def smoothing_gate(
     Raises:
         ShapeError: shapes do not fit each other or the grid.
         OptionError: dtypes or devices differ, or an option has a value that is not allowed.
-        BackendError: no such backend.
+        BackendError: no such backend, or it can't run this call; the message says why.
 
     Reference:
         Preprint 202409.1283; ``fraction`` is ours.
@@ -137,10 +174,9 @@ def smoothing_gate(
         >>> int(smoothing_gate(query, key, grid=(7, 7), fraction=0.25).sum())
         12
     """
-    sizes = check_tensors(grid, query, key)
-    check_rule(threshold, fraction)
-    check_scale(scale)
-    return _find_gate(query, key, sizes, threshold=threshold, fraction=fraction, scale=scale, backend=backend)
+    rule = _check_rule(query, key, grid, threshold, fraction, scale)
+    check_backend_name(backend)
+    return _find_gate(query, key, rule, backend)
 
 
 def roughness(
@@ -163,7 +199,7 @@ def roughness(
 
     Returns:
         Dtype and device of ``query``, computed in float32 at least. Differentiable: the gradient follows the largest
-        difference and is shared where several are largest. NaN where the position's own or a neighbour's row is NaN.
+        difference, one of them where several are largest. NaN where the position's own or a neighbour's row is NaN.
 
     Raises:
         ShapeError: shapes do not fit each other or the grid.
@@ -179,9 +215,8 @@ def roughness(
         >>> roughness(query, key, grid=(3,))
         tensor([0.0000, 0.5000, 0.5000])
     """
-    sizes = check_tensors(grid, query, key)
-    check_scale(scale)
-    return compute_roughness(compute_attention(query, key, scale), sizes).to(query.dtype)
+    rule = _check_rule(query, key, grid, None, None, scale)
+    return _measure_roughness(query, key, rule.grid, rule.scale).to(query.dtype)
 
 
 def attention_rows(
@@ -225,22 +260,23 @@ def attention_rows(
         >>> attention_rows(query, key, torch.tensor([24]), grid=(7, 7), threshold=0.1).shape
         torch.Size([1, 49])
     """
-    sizes = check_tensors(grid, query, key)
-    check_rule(threshold, fraction)
-    check_scale(scale)
+    rule = _check_rule(query, key, grid, threshold, fraction, scale)
     check_positions(positions, query.shape[-2])
     positions = positions.to(query.device, torch.long)
-    rows_BPS = compute_attention(query[..., positions, :], key, scale)
-    if never_smooths(query.shape[-2], threshold=threshold, fraction=fraction):
+    rows_BPS = compute_attention(query[..., positions, :], key, rule.scale)
+    if rule.never_smooths():
         return rows_BPS.to(query.dtype)
-    gate = _find_gate(query, key, sizes, threshold=threshold, fraction=fraction, scale=scale, backend="auto")
-    offsets = neighbour_offsets(len(sizes))
+    offsets = neighbour_offsets(len(rule.grid))
     total_BPS = torch.zeros_like(rows_BPS)
+    roughness_BP = torch.zeros_like(rows_BPS[..., 0])
     for offset in offsets:
-        neighbours = shift_positions(positions, offset, sizes)
-        total_BPS = total_BPS + compute_attention(query[..., neighbours, :], key, scale)
-    is_smoothed = gate[..., positions].unsqueeze(-1)
-    return torch.where(is_smoothed, total_BPS / len(offsets), rows_BPS).to(query.dtype)
+        neighbours_BPS = compute_attention(
+            query[..., shift_positions(positions, offset, rule.grid), :], key, rule.scale
+        )
+        total_BPS = total_BPS + neighbours_BPS
+        roughness_BP = roughness_BP.maximum((neighbours_BPS - rows_BPS).detach().abs().amax(-1))
+    is_smoothed = _find_gate(query, key, rule)[..., positions] if threshold is None else roughness_BP > threshold
+    return torch.where(is_smoothed.unsqueeze(-1), total_BPS / len(offsets), rows_BPS).to(query.dtype)
 
 
 def neighbour_mean(x: Float[Tensor, "... n e"], *, grid: Sequence[int]) -> Float[Tensor, "... n e"]:
@@ -274,40 +310,127 @@ def neighbour_mean(x: Float[Tensor, "... n e"], *, grid: Sequence[int]) -> Float
     return average_neighbours(x, check_grid(grid, x.shape[-2]))
 
 
-@torch.no_grad()
-def _find_gate(
+def explain_backend(
     query: Float[Tensor, "... n e"],
     key: Float[Tensor, "... s e"],
-    grid: tuple[int, ...],
     *,
+    grid: Sequence[int],
+    threshold: float | None = None,
+    fraction: float | None = None,
+    scale: float | None = None,
+    backend: str = "auto",
+) -> str:
+    """Say which backend finds the gate of such a call, and why those before it were passed over.
+
+    Args:
+        query: as in :func:`smoothing_gate`, like all that follow.
+        key: any set of keys.
+        grid: spatial shape of the query positions.
+        threshold: as in :func:`smooth_attention`.
+        fraction: as in :func:`smooth_attention`.
+        scale: logit multiplier.
+        backend: ``"auto"`` or a name.
+
+    Returns:
+        The name of the backend with the reasons in brackets, or that no logits are needed.
+
+    Raises:
+        ShapeError: shapes do not fit each other or the grid.
+        OptionError: dtypes or devices differ, or an option has a value that is not allowed.
+        BackendError: no such backend, or it can't run this call.
+
+    Reference:
+        Ours.
+
+    Example:
+        >>> import torch
+        >>> from smooth_attention.ops import explain_backend
+        >>> explain_backend(torch.randn(49, 16), torch.randn(49, 16), grid=(7, 7), threshold=0.4)
+        'dense (triton: the tensors are not on CUDA)'
+    """
+    rule = _check_rule(query, key, grid, threshold, fraction, scale)
+    check_backend_name(backend)
+    if rule.decides_alone():
+        return "none: this rule needs no logits"
+    query, key = _fold_maps(query, key)
+    return str(choose_backend(backend, query, key, **rule._asdict()))
+
+
+def _check_rule(
+    query: Tensor,
+    key: Tensor,
+    grid: Sequence[int],
     threshold: float | None,
     fraction: float | None,
     scale: float | None,
-    backend: str,
+) -> Rule:
+    """Return the rule of a call without value, once everything in it is known to fit."""
+    sizes = check_tensors(grid, query, key)
+    check_rule(threshold, fraction)
+    check_scale(scale)
+    return Rule(sizes, threshold, fraction, _scale_of(query, scale))
+
+
+def _scale_of(query: Tensor, scale: float | None) -> float:
+    return query.shape[-1] ** -0.5 if scale is None else scale
+
+
+@torch.no_grad()
+def _find_gate(
+    query: Tensor, key: Tensor, rule: Rule, backend: str = "auto", lse: Tensor | None = None
 ) -> Bool[Tensor, "... n"]:
-    """Return the gate, without logits where the rule alone decides."""
-    options = {"grid": grid, "threshold": threshold, "fraction": fraction, "scale": scale}
-    chosen = choose_backend(backend, query, key, **options)  # first: a wrong name is an error at every threshold
-    if never_smooths(query.shape[-2], threshold=threshold, fraction=fraction):
+    """Return the gate, without logits where the rule alone decides; lse spares a backend that can use it a pass."""
+    if rule.never_smooths():
         return closed_gate(query, key)
-    if always_smooths(threshold=threshold):
-        return open_gate(query, key, grid)
-    return chosen.run(query, key, **options)
-
-
-def _attend(
-    query: Float[Tensor, "... n e"],
-    key: Float[Tensor, "... s e"],
-    value: Float[Tensor, "... s v"],
-    scale: float | None,
-) -> Float[Tensor, "... n v"]:
-    """Return plain attention in the dtype of its inputs."""
-    batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
-    # Fused kernels take four axes only; two leading ones stay as they are, so heads need no copy.
-    folded = (math.prod(batch[:-1]), *(batch[-1:] or (1,)))
-    q, k, v = (x.expand(*batch, *x.shape[-2:]).reshape(*folded, *x.shape[-2:]) for x in (query, key, value))
+    if rule.decides_alone():
+        return open_gate(query, key, rule.grid)
+    if torch.compiler.is_exporting():
+        return dense_gate(query, key, **rule._asdict())
+    batch = broadcast_batch(query, key)
+    query, key = _fold_maps(query, key)
+    if lse is not None:  # a value with more leading dimensions than query and key repeats it
+        lse = lse.reshape(query.shape[:-1]) if lse.shape[:-1] == batch else None
     with autocast_off(query.device):
-        output = F.scaled_dot_product_attention(q, k, v, scale=scale)
-    output = output.reshape(*batch, *output.shape[-2:])
-    # The CPU's fused kernel returns 0 for a NaN row of few keys.
-    return output.masked_fill(find_nan_rows(query, key).unsqueeze(-1), math.nan)
+        gate = find_gate(query, key, lse, list(rule.grid), rule.threshold, rule.fraction, rule.scale, backend)
+    return gate.reshape(*batch, query.shape[-2])
+
+
+def _measure_roughness(query: Tensor, key: Tensor, grid: tuple[int, ...], scale: float) -> Float[Tensor, "... n"]:
+    """Return the roughness, differentiable, in float32 at least."""
+    if torch.compiler.is_exporting():
+        return compute_roughness(compute_attention(query, key, scale), grid)
+    batch = broadcast_batch(query, key)
+    wide = torch.promote_types(query.dtype, torch.float32)
+    query, key = (x.to(wide) for x in _fold_maps(query, key))
+    with autocast_off(query.device):
+        return measure_roughness(query * scale, key, grid).reshape(*batch, query.shape[-2])
+
+
+def _fold_maps(query: Tensor, key: Tensor) -> tuple[Float[Tensor, "b n e"], Float[Tensor, "b s e"]]:
+    """Return query and key with their leading dimensions broadcast and folded to one, contiguous."""
+    batch = broadcast_batch(query, key)
+    query, key = (
+        x.expand(*batch, *x.shape[-2:]).reshape(math.prod(batch), *x.shape[-2:]).contiguous() for x in (query, key)
+    )
+    return query, key
+
+
+def _smooth_softly(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    grid: tuple[int, ...],
+    scale: float,
+    threshold: float | Tensor,
+    temperature: float | Tensor,
+) -> Float[Tensor, "... n v"]:
+    """Return the output of a gate that is a sigmoid of the roughness; rows of NaN leave their neighbours alone."""
+    roughness = _measure_roughness(query, key, grid, scale)
+    check_gate_shape(roughness.shape, threshold=threshold, temperature=temperature)
+    output, _ = attend(query, key, value, scale=scale)
+    has_rows = ~roughness.isnan()
+    gate = torch.sigmoid((torch.where(has_rows, roughness, 0.0) - threshold) / temperature)
+    weight = torch.where(has_rows, gate, 0.0).unsqueeze(-1)
+    wide = output.to(weight.dtype)
+    mean = torch.where(has_rows.unsqueeze(-1), average_neighbours(wide, grid), wide)
+    return torch.lerp(wide, mean, weight).to(output.dtype)

@@ -34,11 +34,24 @@ def check_tensors(grid: Sequence[int], query: Tensor, key: Tensor, value: Tensor
     if 0 in key.shape[-2:]:
         raise ShapeError(f"key needs at least one row and one column, got {key.shape=}; pass at least one key")
     try:
-        torch.broadcast_shapes(*(tensor.shape[:-2] for tensor in tensors.values()))
+        broadcast_batch(*tensors.values())
     except RuntimeError as error:
         shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
         raise ShapeError(f"leading dimensions need to broadcast, got {shapes}; make them equal or 1") from error
     return check_grid(grid, query.shape[-2])
+
+
+def is_readable(tensor: Tensor) -> bool:
+    """Return whether looking at the values costs nothing: on the CPU, and neither traced nor fake."""
+    return type(tensor) is Tensor and tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def broadcast_batch(*tensors: Tensor) -> torch.Size:
+    """Return the leading dimensions that the tensors broadcast to; at once where they agree, as they mostly do."""
+    batches = [tensor.shape[:-2] for tensor in tensors]
+    if all(batch == batches[0] for batch in batches):
+        return batches[0]
+    return torch.broadcast_shapes(*batches)
 
 
 def check_floating(name: str, tensor: Tensor) -> None:
@@ -51,13 +64,29 @@ def check_floating(name: str, tensor: Tensor) -> None:
         raise OptionError(f"{name} needs a floating-point dtype, got {tensor.dtype}; convert it with .float()")
 
 
-def check_rule(threshold: float | None, fraction: float | None) -> None:
-    """Raise unless at most one of the two says which positions are smoothed, and says it clearly."""
+def check_rule(
+    threshold: float | Tensor | None, fraction: float | None, temperature: float | Tensor | None = None
+) -> None:
+    """Raise unless at most one of the two says which positions are smoothed, and says it clearly.
+
+    Tensors belong to a soft gate; their values are not looked at.
+    """
     if threshold is not None and fraction is not None:
         raise OptionError(
             f"threshold and fraction exclude each other, got {threshold=} and {fraction=}; leave one of them None"
         )
-    if threshold is not None and math.isnan(threshold):
+    if temperature is not None and threshold is None:
+        raise OptionError(
+            f"a soft gate needs a threshold, got {temperature=} without one; pass threshold, or leave temperature None"
+        )
+    if isinstance(threshold, Tensor) and temperature is None:
+        raise OptionError("a threshold that is a Tensor needs a temperature; pass a float, or the temperature too")
+    if isinstance(temperature, float | int) and not 0 < temperature < math.inf:
+        raise OptionError(
+            f"temperature needs to be a number above 0, got {temperature=}; use None for a gate that is a step"
+        )
+    # Compared, since torch.compile traces no math.isnan of an argument.
+    if isinstance(threshold, float | int) and not -math.inf <= threshold <= math.inf:
         raise OptionError(f"threshold needs to be a number, got {threshold=}; use None for plain attention")
     if fraction is not None and not 0 < fraction < 1:
         raise OptionError(
@@ -68,8 +97,21 @@ def check_rule(threshold: float | None, fraction: float | None) -> None:
 
 def check_scale(scale: float | None) -> None:
     """Raise unless the scale is finite or left to the width."""
-    if scale is not None and not math.isfinite(scale):
+    if scale is not None and not -math.inf < scale < math.inf:
         raise OptionError(f"scale needs to be finite, got {scale=}; use None for 1/sqrt(width)")
+
+
+def check_gate_shape(shape: torch.Size, **parameters: float | Tensor | None) -> None:
+    """Raise unless each parameter that is a Tensor broadcasts to the shape of the gate."""
+    for name, parameter in parameters.items():
+        if not isinstance(parameter, Tensor):
+            continue
+        trailing = zip(reversed(parameter.shape), reversed(shape), strict=False)
+        if parameter.ndim > len(shape) or any(size not in (1, room) for size, room in trailing):
+            raise ShapeError(
+                f"{name} needs to broadcast against the gate {tuple(shape)}, got {tuple(parameter.shape)}; "
+                "pass one number, or one per map with a last axis of 1"
+            )
 
 
 def check_positions(positions: Tensor, num_positions: int) -> None:

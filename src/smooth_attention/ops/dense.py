@@ -5,6 +5,8 @@ Shapes: `B` leading dimensions, `N` query positions, `S` keys, `E` width; rows s
 
 from __future__ import annotations
 
+from types import EllipsisType
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -25,7 +27,7 @@ def compute_roughness(attention: Float[Tensor, "... n s"], grid: tuple[int, ...]
     roughness = rows[..., 0] - rows[..., 0]
     for direction in half_directions(len(grid)):
         opposite = tuple(-step for step in direction)
-        ahead, behind = rows[_cells_with(direction, grid)], rows[_cells_with(opposite, grid)]
+        ahead, behind = rows[cells_with(direction, grid)], rows[cells_with(opposite, grid)]
         distance = (ahead - behind).abs().amax(dim=-1)
         for offset in (direction, opposite):
             roughness = torch.maximum(roughness, F.pad(distance, _margins(offset)))
@@ -39,7 +41,8 @@ def dense_gate(
     grid: tuple[int, ...],
     threshold: float | None,
     fraction: float | None,
-    scale: float | None,
+    scale: float,
+    lse: Float[Tensor, "... n"] | None = None,
 ) -> Bool[Tensor, "... n"]:
     """Return the gate by way of the whole matrix: O(N S) memory, any device, any rule."""
     roughness = compute_roughness(compute_attention(query, key, scale), grid)
@@ -51,7 +54,7 @@ def dense_why_not(query: Tensor, key: Tensor, **rule: object) -> str | None:
     return None
 
 
-def _cells_with(offset: Offset, grid: tuple[int, ...]) -> tuple[slice | type(...), ...]:
+def cells_with(offset: Offset, grid: tuple[int, ...]) -> tuple[slice | EllipsisType, ...]:
     """The cells whose neighbour at the opposite offset lies inside the grid, as an index into (..., *grid, S)."""
     inside = (slice(max(0, step), size - max(0, -step)) for step, size in zip(offset, grid, strict=True))
     return (..., *inside, slice(None))

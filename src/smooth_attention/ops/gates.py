@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from smooth_attention.ops.checks import broadcast_batch
 from smooth_attention.ops.neighbours import average_neighbours
 
 
@@ -21,9 +22,8 @@ def decide_gate(
     """
     if fraction is not None:
         has_row = ~roughness.isnan()
-        ranked = torch.where(has_row, roughness, -1.0).sort(dim=-1, descending=True, stable=True).indices
-        chosen = ranked[..., : _count_share(fraction, roughness.shape[-1])]
-        return torch.zeros_like(has_row).scatter(-1, chosen, True) & has_row
+        rough = torch.where(has_row, roughness, -1.0)
+        return _is_among_first(rough, fraction) & has_row
     if threshold is not None:
         return roughness > threshold
     return torch.zeros_like(roughness, dtype=torch.bool)
@@ -43,7 +43,7 @@ def always_smooths(*, threshold: float | None) -> bool:
 
 def closed_gate(query: Float[Tensor, "... n e"], key: Float[Tensor, "... s e"]) -> Bool[Tensor, "... n"]:
     """Return a gate that is False everywhere, in the shape that query and key broadcast to."""
-    batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
+    batch = broadcast_batch(query, key)
     return query.new_zeros((*batch, query.shape[-2]), dtype=torch.bool)
 
 
@@ -55,14 +55,29 @@ def open_gate(
     Told from query and key alone. With an infinite key only the logits could tell which rows are NaN: none is smoothed
     then. Finite values whose product overflows are not noticed.
     """
-    is_bad = find_nan_rows(query, key) | key.isinf().any(-1).any(-1, keepdim=True)
+    return ~spread_to_neighbours(find_nan_rows(query, key) | key.isinf().any(-1).any(-1, keepdim=True), grid)
+
+
+def spread_to_neighbours(is_bad: Bool[Tensor, "... n"], grid: tuple[int, ...]) -> Bool[Tensor, "... n"]:
+    """Return which positions are, or have a neighbour that is, so marked."""
     bad = is_bad.to(torch.float32)
-    return (bad + average_neighbours(bad.unsqueeze(-1), grid).squeeze(-1)) == 0
+    return (bad + average_neighbours(bad.unsqueeze(-1), grid).squeeze(-1)) > 0
 
 
 def find_nan_rows(query: Float[Tensor, "... n e"], key: Float[Tensor, "... s e"]) -> Bool[Tensor, "... n"]:
     """Return which rows of attention are NaN for certain: any with an infinite or NaN query, all with a NaN key."""
     return ~query.isfinite().all(-1) | key.isnan().any(-1).any(-1, keepdim=True)
+
+
+def _is_among_first(x: Float[Tensor, "... n"], share: float) -> Bool[Tensor, "... n"]:
+    """Return which entries belong to the share of largest ones; of equal ones the lower position counts first."""
+    if torch.compiler.is_exporting():  # ONNX knows no stable sort and rounds no sizes: count who comes before
+        position = torch.arange(x.shape[-1], device=x.device)
+        is_tied_before = (x.unsqueeze(-2) == x.unsqueeze(-1)) & (position < position.unsqueeze(-1))
+        num_before = ((x.unsqueeze(-2) > x.unsqueeze(-1)) | is_tied_before).sum(-1)
+        return num_before < (share * torch.ones_like(position, dtype=torch.float64).sum()).round()
+    chosen = x.sort(dim=-1, descending=True, stable=True).indices[..., : _count_share(share, x.shape[-1])]
+    return torch.zeros_like(x, dtype=torch.bool).scatter(-1, chosen, True)
 
 
 def _count_share(fraction: float, num_positions: int) -> int:
