@@ -206,7 +206,7 @@ def compare_all(calls) -> None:
 
 
 def check_random_maps():
-    rules = [(0.7, 0.02, None), (3.0, 0.1, None), (2.0, 0.3, -0.7), (20.0, 0.6, 1.0), (9.0, 0.9, None)]
+    rules = [(0.7, 0.02, None), (3.0, 0.1, None), (2.0, 0.3, -0.7), (20.0, 0.6, 1), (9.0, 0.9, None)]
     sizes = [(90, 20), (5, 33), (70, 3), (7, 16), (65, 70)]
     calls = []
     for number in range(30):  # two rules for each grid and dtype; each rule with each size
@@ -294,6 +294,12 @@ def check_ruled_out_rows_cost_nothing():
     left_out, rough, _ = compare(query, key, grid, 0.1)
     assert left_out == 0
     assert 0 < rough <= 2 * 41
+    # rows that are ruled out beside rows that are not: .094 and .108 at the first key
+    query = torch.tensor([1.6, 1.75] * 4 + [1.6]).view(1, 9, 1)
+    key = torch.full((1, 50, 1), -1 / 49)
+    key[0, 0] = 1.0
+    assert _rule_out(query, key, 0.1, 1.0).tolist() == [[True, False] * 4 + [True]]
+    assert compare(query, key, (9,), 0.1) == (0, 0, 9)
 
 
 def check_graph():

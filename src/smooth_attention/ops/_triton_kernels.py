@@ -32,7 +32,8 @@ def find_peaks(
 ):  # fmt: skip
     """Write peak, log_total and the key of the peak of each needed row, in one pass over the keys.
 
-    A row that is not needed gets peak -inf; one that holds NaN, or is nothing but -inf, log_total NaN as well.
+    A row that is not needed gets peak -inf, so nothing starts from it; one that holds NaN or +inf, or nothing but
+    -inf, gets log_total NaN as well. Blocks without a needed row get log_total 0 and no pass.
     """
     index, first, positions, cells = _find_block(num_positions, BLOCK_N)
     has_row = cells < num_positions

@@ -67,7 +67,7 @@ def triton_gate(
     """
     assert threshold is not None
     assert fraction is None
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    scale = query.shape[-1] ** -0.5 if scale is None else float(scale)  # Triton compiles whole numbers apart
     sizes = (1,) * (3 - len(grid)) + tuple(grid)
     is_needed = _dilate(~_rule_out(query, key, threshold, scale), sizes)
     with torch.cuda.device_of(query):  # Triton launches on the current device
