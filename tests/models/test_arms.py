@@ -6,7 +6,8 @@ import torch
 from smooth_attention.core.errors import OptionError
 from smooth_attention.models import ARMS, SmoothAttention, resolve_arm
 from smooth_attention.models.arms import build_block
-from smooth_attention.models.blocks import Block, BoxBlur, RandomSmoothAttention
+from smooth_attention.models.blocks import Block
+from smooth_attention.models.controls import BoxBlur, RandomSmoothAttention
 
 ATTENTION_ARMS = ("attention", "attention-unscaled", "always", "random")
 WITH_BLOCK = [arm for arm in ARMS if arm != "none"]

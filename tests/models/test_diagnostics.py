@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from smooth_attention.models import SmoothAttention, create_model
-from smooth_attention.models.blocks import BoxBlur, RandomSmoothAttention
+from smooth_attention.models.controls import BoxBlur, RandomSmoothAttention
 from smooth_attention.models.diagnostics import MAX_ROWS, captured_inputs, diagnose, diagnose_network
 from smooth_attention.ops.reference import reference
 

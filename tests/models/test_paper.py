@@ -12,7 +12,7 @@ from torchvision.models import ResNet18_Weights
 
 from smooth_attention.core.errors import ConfigError, OptionError, ShapeError
 from smooth_attention.models import PaperUNet, SmoothAttention, resolve_arm
-from smooth_attention.models.blocks import BoxBlur, RandomSmoothAttention
+from smooth_attention.models.controls import BoxBlur, RandomSmoothAttention
 
 
 def batch_norm(name, width):

@@ -9,7 +9,8 @@ from torch import nn
 
 from smooth_attention.core.arms import ARMS, DEFAULT_THRESHOLD, GATED
 from smooth_attention.core.errors import OptionError
-from smooth_attention.models.blocks import BoxBlur, RandomSmoothAttention, SmoothAttention
+from smooth_attention.models.blocks import SmoothAttention
+from smooth_attention.models.controls import BoxBlur, RandomSmoothAttention
 
 BLOCKS: dict[str, Callable[..., nn.Module]] = {
     "smooth": SmoothAttention,
