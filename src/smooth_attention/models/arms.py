@@ -34,7 +34,7 @@ def resolve_arm(
         arm: one of :data:`ARMS`.
         threshold: for ``smooth`` and ``random``.
         fraction: for ``smooth`` and ``random``, instead of the threshold.
-        block_options: further options of the block, e.g. ``gamma_init``, ``scale``; ``none`` has no block to take them.
+        block_options: further options of the block, e.g. ``gamma_init``, ``heads``; ``none`` has no block to take them.
 
     Raises:
         OptionError: on an unknown arm, or a threshold or fraction for an arm that has none.

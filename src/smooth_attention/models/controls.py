@@ -1,6 +1,6 @@
 """Blocks that a comparison needs beside the attention block: what else could have brought the gain.
 
-Shape suffixes: ``B`` batch, ``N`` positions, ``E`` width of a head.
+Shape suffixes: ``B`` batch, ``M`` heads, ``N`` positions, ``Ev`` width of a head's value.
 """
 
 from __future__ import annotations
@@ -10,33 +10,44 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smooth_attention import ops
-from smooth_attention.core.errors import ShapeError
+from smooth_attention.core.errors import OptionError, ShapeError
 from smooth_attention.models.blocks import Block, SmoothAttention
 
 
 class RandomSmoothAttention(SmoothAttention):
     """The control for the rule: smooths as many positions as the gate would, but at random places.
 
-    In training the places come from torch's global generator; in evaluation from a fixed permutation of the grid,
-    so that a prediction depends on nothing but its image.
+    In training the places come from torch's global generator; in evaluation from a fixed permutation of the grid for
+    each head, so that a prediction depends on nothing but its image.
+
+    Raises:
+        OptionError: as :class:`SmoothAttention`, and on any temperature.
     """
 
+    def add_soft_gate(self, temperature: float) -> None:
+        raise OptionError(
+            f"RandomSmoothAttention smooths whole positions, a soft gate has none, got {temperature=}; leave it out"
+        )
+
     def attend(self, query: Tensor, key: Tensor, value: Tensor, grid: tuple[int, ...]) -> Tensor:
-        out_BNE = ops.smooth_attention(query, key, value, grid=grid, scale=self.scale)
+        out_BMNEv = ops.smooth_attention(query, key, value, grid=grid, scale=self.scale)
         if self.mode == "gate_off":
-            return out_BNE
-        gate_BN = ops.smoothing_gate(
+            return out_BMNEv
+        gate_BMN = ops.smoothing_gate(
             query, key, grid=grid, threshold=self.threshold, fraction=self.fraction, scale=self.scale,
             backend=self.backend,
         )  # fmt: skip
-        gate_BN = gate_BN.gather(-1, self.places(gate_BN))
-        return torch.where(gate_BN[..., None], ops.neighbour_mean(out_BNE, grid=grid), out_BNE)
+        gate_BMN = gate_BMN.gather(-1, self.places(gate_BMN))
+        return torch.where(gate_BMN[..., None], ops.neighbour_mean(out_BMNEv, grid=grid), out_BMNEv)
 
     def places(self, gate: Tensor) -> Tensor:
+        """Return a permutation of the positions for each map and head, in the shape (B, M, N) of ``gate``."""
         if self.training:
             return torch.rand(gate.shape).argsort(dim=-1).to(gate.device)
-        fixed = torch.Generator().manual_seed(gate.shape[-1])
-        return torch.randperm(gate.shape[-1], generator=fixed).to(gate.device).expand(gate.shape)
+        num_heads, num_positions = gate.shape[-2:]
+        fixed = torch.Generator().manual_seed(num_positions)
+        places_MN = torch.stack([torch.randperm(num_positions, generator=fixed) for _ in range(num_heads)])
+        return places_MN.to(gate.device).expand(gate.shape)
 
 
 class BoxBlur(Block):
