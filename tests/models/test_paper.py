@@ -152,6 +152,12 @@ def test_block_has_the_published_scale_and_the_rule_asked_for(options, kind, wan
     assert block.gamma.item() == 0
 
 
+@pytest.mark.parametrize(("given", "start"), [({}, 10.0), ({"scale": 5.0}, 5.0)], ids=str)
+def test_published_scale_is_not_where_a_cosine_multiplier_starts(given, start):
+    block = PaperUNet(None, block_options={"logits": "cosine", **given}).smooth_attention
+    assert block.logit_scale.exp().item() == pytest.approx(start)
+
+
 @pytest.mark.parametrize(("block", "kind"), [("blur", BoxBlur), ("none", torch.nn.Identity)])
 def test_block_without_attention_needs_no_rule(block, kind):
     assert type(PaperUNet(None, block=block).smooth_attention) is kind
