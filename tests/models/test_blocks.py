@@ -1,6 +1,8 @@
 """The attention block against the published module and its options; what every block does."""
 
 import math
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +23,25 @@ BLOCKS = [SmoothAttention, RandomSmoothAttention, BoxBlur]
 ATTENTION_BLOCKS = [SmoothAttention, RandomSmoothAttention]
 RULES = [{}, {"threshold": 0.3}, {"fraction": 0.25}]
 SOFT = {"threshold": 0.3, "temperature": 0.05}
-LEARNED_PER_HEAD = {"logit_scale": {"logits": "cosine"}, "soft_threshold": SOFT, "log_temperature": SOFT}
+LEARNED_PER_HEAD = ("logit_scale", "soft_threshold", "log_temperature")
+COMPILE = """
+import torch
+from smooth_attention.models.blocks import SmoothAttention
+
+for options in (
+    {"threshold": 0.3},
+    {"heads": 2, "head_dim": 3, "fraction": 0.25},
+    {"heads": 2, "logits": "cosine", "threshold": 0.3},
+    {"heads": 2, "logits": "cosine", "threshold": 0.3, "temperature": 0.1},
+):
+    torch._dynamo.reset()
+    block, x = SmoothAttention(8, gamma_init=1.0, **options), torch.randn(2, 8, 5, 4)
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(compiled(x), block(x))
+    compiled(x).square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in block.parameters())
+"""
 
 
 def project_by_hand(conv, head, heads, x):
@@ -362,6 +382,12 @@ def test_soft_gate_without_its_numbers_is_refused(options, message):
 def test_map_with_other_axes_is_refused(shape):
     with pytest.raises(ShapeError, match=rf"with 2 grid axes, got .*{list(shape)}.*; add the batch axis or set ndim"):
         SmoothAttention(8)(torch.zeros(shape))
+
+
+@pytest.mark.slow
+def test_attention_compiles_into_one_graph_with_any_option():
+    """In a process of its own: the shape checks of these tests can't be traced."""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", COMPILE], check=True)
 
 
 def test_block_without_an_update_can_not_run():
