@@ -6,7 +6,8 @@ import torch
 from smooth_attention.core.errors import OptionError
 from smooth_attention.models import ARMS, SmoothAttention, resolve_arm
 from smooth_attention.models.arms import build_block
-from smooth_attention.models.blocks import Block, BoxBlur, RandomSmoothAttention
+from smooth_attention.models.blocks import Block
+from smooth_attention.models.controls import BoxBlur, RandomSmoothAttention
 
 ATTENTION_ARMS = ("attention", "attention-unscaled", "always", "random")
 WITH_BLOCK = [arm for arm in ARMS if arm != "none"]
@@ -40,6 +41,7 @@ def find_block(net):
         ("smooth", {}, "smooth", {"threshold": 0.4}),
         ("smooth", {"threshold": 0.0}, "smooth", {"threshold": 0.0}),
         ("smooth", {"fraction": 0.25, "scale": 1.0}, "smooth", {"fraction": 0.25, "scale": 1.0}),
+        ("smooth", {"temperature": 0.1, "heads": 2}, "smooth", {"threshold": 0.4, "temperature": 0.1, "heads": 2}),
         ("random", {}, "random", {"threshold": 0.4}),
         ("random", {"threshold": 0.1}, "random", {"threshold": 0.1}),
         ("random", {"fraction": 0.25}, "random", {"fraction": 0.25}),
@@ -102,6 +104,8 @@ def test_block_is_built_by_name(name, kind):
         ("sharp", {}, "a block is one of none, smooth, random, blur, got 'sharp'"),
         ("none", {"threshold": 0.4}, "block 'none' has no options, got threshold; leave them out"),
         ("smooth", {"treshold": 0.4}, "block 'smooth' does not take these options: .*'treshold'"),
+        ("smooth", {"heads": 3}, "got channels=8 and heads=3; take a divisor of 8, such as 2"),
+        ("random", {"threshold": 0.4, "temperature": 0.1}, "a soft gate has none, got temperature=0.1; leave it out"),
         ("blur", {"threshold": 0.4}, "block 'blur' does not take these options: .*'threshold'"),
     ],
     ids=str,

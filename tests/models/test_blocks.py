@@ -1,49 +1,73 @@
-"""The attention block against the published module, its options, and the two controls."""
+"""The attention block against the published module and its options; what every block does."""
 
+import math
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 
+from feature_maps import draw_map, find_gate, make_block
 from smooth_attention import ops
 from smooth_attention.core.errors import OptionError, ShapeError
-from smooth_attention.models.blocks import Block, BoxBlur, RandomSmoothAttention, SmoothAttention, block_mode
+from smooth_attention.models.blocks import Block, SmoothAttention, block_mode
+from smooth_attention.models.controls import BoxBlur, RandomSmoothAttention
+from smooth_attention.ops.reference import reference
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.safetensors"))
 PROJECTIONS = ("query", "key", "value")
 BLOCKS = [SmoothAttention, RandomSmoothAttention, BoxBlur]
 ATTENTION_BLOCKS = [SmoothAttention, RandomSmoothAttention]
+RULES = [{}, {"threshold": 0.3}, {"fraction": 0.25}]
+SOFT = {"threshold": 0.3, "temperature": 0.05}
+LEARNED_PER_HEAD = ("logit_scale", "soft_threshold", "log_temperature")
+COMPILE = """
+import torch
+from smooth_attention.models.blocks import SmoothAttention
+
+for options in (
+    {"threshold": 0.3},
+    {"heads": 2, "head_dim": 3, "fraction": 0.25},
+    {"heads": 2, "logits": "cosine", "threshold": 0.3},
+    {"heads": 2, "logits": "cosine", "threshold": 0.3, "temperature": 0.1},
+):
+    torch._dynamo.reset()
+    block, x = SmoothAttention(8, gamma_init=1.0, **options), torch.randn(2, 8, 5, 4)
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(compiled(x), block(x))
+    compiled(x).square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in block.parameters())
+"""
 
 
-def make_block(kind=SmoothAttention, *, channels=8, spread=2.5, gamma=1.0, **options):
-    """A block whose attention is peaked enough that thresholds separate positions."""
-    torch.manual_seed(0)
-    block = kind(channels, gamma_init=gamma, **options).eval()
-    if isinstance(block, SmoothAttention):
-        for conv in (block.query, block.key):
-            conv.weight.data *= spread
-    return block
+def project_by_hand(conv, head, heads, x):
+    """One head's rows (B, N, E) of a 1x1 convolution."""
+    width = conv.out_channels // heads
+    mine = slice(head * width, (head + 1) * width)
+    return (conv.weight.flatten(1)[mine] @ x.flatten(2) + conv.bias[mine, None]).mT
 
 
-def draw_map(grid=(7, 5), *, batch=3, channels=8, dtype=torch.float32, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, channels, *grid, generator=generator, dtype=torch.float64).to(dtype)
-
-
-def find_gate(block, x):
-    query, key, _ = block.project(x)
-    grid = tuple(x.shape[2:])
-    return ops.smoothing_gate(query, key, grid=grid, threshold=block.threshold, fraction=block.fraction)
-
-
-def changed_positions(block, x):
-    """Where the gate changes the output: (B, N)."""
-    with torch.no_grad():
-        smoothed = block(x)
-        with block_mode(block, "gate_off"):
-            return (smoothed != block(x)).any(1).flatten(1)
+def update_by_hand(block, x):
+    """The block's update, one head after another; roughness, hard gate and the mean of neighbours by the reference."""
+    updates = []
+    for head in range(block.heads):
+        query, key, value = (project_by_hand(getattr(block, name), head, block.heads, x) for name in PROJECTIONS)
+        factor = query.shape[-1] ** -0.5 if block.scale is None else block.scale
+        if block.logits == "cosine":
+            query, key = (rows / rows.square().sum(-1, keepdim=True).sqrt() for rows in (query, key))
+            factor = block.logit_scale[head].exp()
+        formula = partial(reference, factor * query, key, value, grid=tuple(x.shape[2:]), scale=1.0)
+        plain, mean = formula(), formula(threshold=-1.0).output
+        gate = formula(threshold=block.threshold, fraction=block.fraction).gate.to(x.dtype)
+        if block.temperature is not None:
+            distance = plain.roughness - block.soft_threshold[head]
+            gate = 1 / (1 + torch.exp(-distance / block.log_temperature[head].exp()))
+        updates.append(plain.output + gate[..., None] * (mean - plain.output))
+    return torch.cat(updates, -1).mT.reshape(x.shape)
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
@@ -74,7 +98,7 @@ def test_golden_files_are_all_there():
     assert len(GOLDEN) == 8
 
 
-@pytest.mark.parametrize("rule", [{}, {"threshold": 0.3}, {"fraction": 0.25}], ids=str)
+@pytest.mark.parametrize("rule", [*RULES, {"heads": 2, "head_dim": 3, "logits": "cosine", "threshold": 0.3}], ids=str)
 @pytest.mark.parametrize("grid", [(9,), (1, 9), (7, 5), (3, 4, 2)], ids=str)
 @pytest.mark.parametrize("kind", ATTENTION_BLOCKS)
 def test_attention_keeps_shape_and_passes_gradients(kind, grid, rule):
@@ -90,13 +114,121 @@ def test_attention_keeps_shape_and_passes_gradients(kind, grid, rule):
 
 
 @pytest.mark.parametrize("grid", [(9,), (7, 5), (3, 4, 2)], ids=str)
-@pytest.mark.parametrize("rule", [{}, {"threshold": 0.3}, {"fraction": 0.25}], ids=str)
-def test_attention_equals_the_operator_on_its_projections(grid, rule):
-    block = make_block(ndim=len(grid), gamma=0.5, **rule)
-    x = draw_map(grid)
-    query, key, value = (conv(x).flatten(2).mT for conv in (block.query, block.key, block.value))
-    attended = ops.smooth_attention(query, key, value, grid=grid, scale=8**-0.5, **rule)
-    torch.testing.assert_close(block(x), 0.5 * attended.mT.reshape(x.shape) + x)
+@pytest.mark.parametrize("rule", [*RULES, SOFT], ids=str)
+@pytest.mark.parametrize("logits", [{}, {"scale": 1.0}, {"logits": "cosine"}], ids=str)
+@pytest.mark.parametrize("head_dim", [None, 3])
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_attention_equals_its_heads_by_hand_in_output_and_every_gradient(heads, head_dim, logits, rule, grid):
+    block = make_block(gamma=0.5, ndim=len(grid), heads=heads, head_dim=head_dim, **logits, **rule).double()
+    x, upstream = (draw_map(grid, dtype=torch.float64, seed=seed) for seed in (1, 2))
+    inputs = {"x": x.requires_grad_()} | dict(block.named_parameters())
+    got, want = block(x), block.gamma * update_by_hand(block, x) + x
+    torch.testing.assert_close(got, want)
+    gradients = (torch.autograd.grad(y, [*inputs.values()], upstream) for y in (got, want))
+    for name, g, w in zip(inputs, *gradients, strict=True):
+        torch.testing.assert_close(g, w, msg=lambda m, n=name: f"{n}: {m}")
+        # what is added to every key changes no row of a softmax
+        assert w.abs().min() > 1e-9 or (name == "key.bias" and block.logits == "dot"), name
+
+
+@pytest.mark.parametrize("logits", ["dot", "cosine"])
+@pytest.mark.parametrize(("heads", "head_dim"), [(1, None), (1, 3), (2, None), (4, 3)], ids=str)
+def test_projections_have_an_axis_of_heads(heads, head_dim, logits):
+    block, x = make_block(heads=heads, head_dim=head_dim, logits=logits), draw_map()
+    width = 8 // heads if head_dim is None else head_dim
+    query, key, value = block.project(x)
+    assert query.shape == key.shape == (3, heads, 35, width)
+    assert value.shape == (3, heads, 35, 8 // heads)
+    assert {t.stride(-1) for t in (query, key, value)} == {1}
+    if logits == "cosine":
+        multipliers = block.logit_scale.exp()[:, None].expand(3, heads, 35)
+        torch.testing.assert_close(query.norm(dim=-1), multipliers)
+        torch.testing.assert_close(key.norm(dim=-1), torch.ones(3, heads, 35))
+
+
+@pytest.mark.parametrize(
+    ("options", "width", "more"),
+    [
+        ({}, 8, {}),
+        ({"threshold": 0.4, "head_dim": 8}, 8, {}),
+        ({"heads": 4}, 8, {}),
+        ({"heads": 4, "head_dim": 3}, 12, {}),
+        ({"heads": 2, "logits": "cosine"}, 8, {"logit_scale": (2,)}),
+        ({**SOFT, "head_dim": 3}, 3, {"soft_threshold": (1,), "log_temperature": (1,)}),
+        ({**SOFT, "heads": 2, "logits": "cosine"}, 8, dict.fromkeys(LEARNED_PER_HEAD, (2,))),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_state_has_the_published_names_and_those_of_its_options(ndim, options, width, more):
+    want = {"gamma": (1,), "value.weight": (8, 8, *(1,) * ndim), "value.bias": (8,)} | more
+    for name in ("query", "key"):
+        want |= {f"{name}.weight": (width, 8, *(1,) * ndim), f"{name}.bias": (width,)}
+    state = SmoothAttention(8, ndim=ndim, **options).state_dict()
+    assert {name: tuple(value.shape) for name, value in state.items()} == want
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "start"),
+    [
+        ({"logits": "cosine"}, "logit_scale", math.log(10)),
+        ({"logits": "cosine", "scale": 100.0}, "logit_scale", math.log(100)),
+        ({"logits": "cosine", "scale": 0.5}, "logit_scale", math.log(0.5)),
+        ({"threshold": 0.4, "temperature": 0.1}, "soft_threshold", 0.4),
+        ({"threshold": 0.4, "temperature": 0.1}, "log_temperature", math.log(0.1)),
+    ],
+    ids=str,
+)
+def test_learned_number_of_each_head_starts_where_it_is_told(options, name, start):
+    block = SmoothAttention(8, heads=4, **options)
+    assert getattr(block, name).tolist() == pytest.approx([start] * 4)
+    assert block.threshold == options.get("threshold")
+
+
+@pytest.mark.parametrize("start", [math.log(100) + 0.1, 1000.0])
+def test_cosine_multiplier_stays_at_a_hundred(start):
+    block, x = make_block(logits="cosine"), draw_map()
+    block.logit_scale.data.fill_(math.log(100))
+    want = block(x)
+    block.logit_scale.data.fill_(start)
+    block(x).square().sum().backward()
+    assert torch.equal(block(x), want)
+    assert block.logit_scale.grad.item() == 0
+
+
+@pytest.mark.parametrize("names", [("query",), ("key",), ("query", "key")], ids=str)
+@pytest.mark.parametrize("rule", [*RULES, SOFT], ids=str)
+def test_cosine_of_a_zero_vector_has_finite_gradients(rule, names):
+    block, x = make_block(logits="cosine", heads=2, **rule), draw_map()
+    x[0], x[1, :, 2] = 0, 0
+    for name in names:
+        getattr(block, name).bias.data.zero_()
+    y = block(x.requires_grad_())
+    y.square().sum().backward()
+    assert torch.isfinite(y).all()
+    for name, tensor in {"x": x, **dict(block.named_parameters())}.items():
+        assert torch.isfinite(tensor.grad).all(), name
+
+
+def test_soft_gate_passes_gradcheck():
+    block = make_block(channels=4, gamma=0.7, heads=2, head_dim=1, logits="cosine", **SOFT).double()
+    names, parameters = zip(*block.named_parameters(), strict=True)
+    x = draw_map((2, 3), batch=2, channels=4, dtype=torch.float64).requires_grad_()
+
+    def run(x, *parameters):
+        return torch.func.functional_call(block, dict(zip(names, parameters, strict=True)), (x,))
+
+    assert torch.autograd.gradcheck(run, (x, *parameters))
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5])
+def test_soft_gate_of_low_temperature_is_the_step(threshold):
+    soft = make_block(heads=2, threshold=threshold, temperature=1e-7)
+    step = make_block(heads=2, threshold=threshold)
+    soft.soft_threshold.data.fill_(threshold)
+    x = draw_map()
+    torch.testing.assert_close(soft(x), step(x))
+    assert 0 < find_gate(step, x).float().mean() < 1
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
@@ -147,9 +279,29 @@ def test_autocast_leaves_gate_and_update_in_float32(kind, dtype):
     assert not torch.equal(gate, ops.smoothing_gate(*coarse, grid=(9, 9), threshold=0.5))
 
 
-@pytest.mark.parametrize("kind", ATTENTION_BLOCKS)
-def test_gate_off_equals_plain_attention_of_the_same_weights(kind):
-    block, plain = make_block(kind, threshold=0.1), make_block(threshold=None)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("rule", [*RULES, SOFT], ids=str)
+@pytest.mark.parametrize("logits", ["dot", "cosine"])
+def test_autocast_leaves_heads_logits_and_soft_gate_in_float32(logits, rule, dtype):
+    block, x = make_block(heads=2, head_dim=3, logits=logits, **rule), draw_map(dtype=dtype)
+    want = block.update(x.float()).to(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(block.update(x), want)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "rule"),
+    [
+        (SmoothAttention, {}, {"threshold": 0.1}),
+        (SmoothAttention, {"heads": 2, "head_dim": 3, "logits": "cosine"}, {"fraction": 0.3}),
+        (SmoothAttention, {"heads": 2}, SOFT),
+        (RandomSmoothAttention, {}, {"threshold": 0.1}),
+        (RandomSmoothAttention, {"heads": 2, "logits": "cosine"}, {"threshold": 0.1}),
+    ],
+    ids=str,
+)
+def test_gate_off_equals_plain_attention_of_the_same_weights(kind, options, rule):
+    block, plain = make_block(kind, **options, **rule), make_block(**options)
     x = draw_map()
     assert not torch.equal(block(x), plain(x))
     with block_mode(block, "gate_off"):
@@ -185,21 +337,6 @@ def test_block_mode_refuses_an_unknown_mode():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"heads": 2}, "SmoothAttention's heads=2 is not built yet; leave it at 1"),
-        ({"head_dim": 4}, "SmoothAttention's head_dim=4 is not built yet; leave it at None"),
-        ({"logits": "cosine"}, "SmoothAttention's logits='cosine' is not built yet; leave it at 'dot'"),
-        ({"temperature": 0.1}, "SmoothAttention's temperature=0.1 is not built yet; leave it at None"),
-    ],
-    ids=str,
-)
-def test_option_not_built_yet_is_named(options, message):
-    with pytest.raises(NotImplementedError, match=message):
-        SmoothAttention(8, **options)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
         ({"channels": 0}, "at least one channel, got channels=0"),
         ({"ndim": 4}, "grids of 1, 2 or 3 axes, got ndim=4"),
         ({"ndim": 0}, "grids of 1, 2 or 3 axes, got ndim=0"),
@@ -207,6 +344,14 @@ def test_option_not_built_yet_is_named(options, message):
         ({"threshold": 0.4, "fraction": 0.2}, "exclude each other, got threshold=0.4 and fraction=0.2"),
         ({"fraction": 0.0}, "fraction needs to lie between 0 and 1, both excluded, got fraction=0.0"),
         ({"fraction": 1.0}, "fraction needs to lie between 0 and 1, both excluded, got fraction=1.0"),
+        ({"heads": 0}, "at least one head, got heads=0; leave it at 1"),
+        ({"heads": 3}, "got channels=8 and heads=3; take a divisor of 8, such as 2$"),
+        ({"heads": 16}, "got channels=8 and heads=16; take a divisor of 8, such as 8$"),
+        ({"heads": 2, "head_dim": 0}, r"width of at least 1, got head_dim=0; use None for channels // heads = 4$"),
+        ({"scale": math.inf}, "scale needs to be finite, got scale=inf"),
+        ({"logits": "cos"}, "logits are one of dot, cosine, got 'cos'"),
+        ({"logits": "cosine", "scale": 0.0}, r"above 0 and at most at 100, got scale=0.0; use None for 10$"),
+        ({"logits": "cosine", "scale": 100.1}, r"above 0 and at most at 100, got scale=100.1; use None for 10$"),
     ],
     ids=str,
 )
@@ -216,10 +361,33 @@ def test_option_outside_its_range_is_refused(kind, options, message):
         kind(**{"channels": 8, **options})
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0.1}, "needs a finite threshold, got temperature=0.1 and threshold=None; give one"),
+        ({"threshold": -math.inf}, "needs a finite threshold, got temperature=0.1 and threshold=-inf; give one"),
+        ({"fraction": 0.2}, "exclude each other, got temperature=0.1 and fraction=0.2; give a threshold instead"),
+        ({"threshold": 0.4, "temperature": 0.0}, "positive and finite, got temperature=0.0; use None for a step"),
+        ({"threshold": 0.4, "temperature": math.inf}, "positive and finite, got temperature=inf; use None for a step"),
+        ({"threshold": 0.4, "temperature": math.nan}, "positive and finite, got temperature=nan; use None for a step"),
+    ],
+    ids=str,
+)
+def test_soft_gate_without_its_numbers_is_refused(options, message):
+    with pytest.raises(OptionError, match=message):
+        SmoothAttention(8, **{"temperature": 0.1, **options})
+
+
 @pytest.mark.parametrize("shape", [(8, 7, 5), (2, 8, 7), (1, 2, 8, 7, 5)], ids=str)
 def test_map_with_other_axes_is_refused(shape):
     with pytest.raises(ShapeError, match=rf"with 2 grid axes, got .*{list(shape)}.*; add the batch axis or set ndim"):
         SmoothAttention(8)(torch.zeros(shape))
+
+
+@pytest.mark.slow
+def test_attention_compiles_into_one_graph_with_any_option():
+    """In a process of its own: the shape checks of these tests can't be traced."""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", COMPILE], check=True)
 
 
 def test_block_without_an_update_can_not_run():
@@ -227,68 +395,18 @@ def test_block_without_an_update_can_not_run():
         Block()(draw_map())
 
 
-def test_block_shows_its_rule_when_printed():
-    assert "threshold=0.4, fraction=None, scale=1.0" in repr(SmoothAttention(4, threshold=0.4, scale=1.0))
-
-
-@pytest.mark.parametrize("is_training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize(
-    "rule", [{"threshold": 0.4}, {"threshold": -1.0}, {"threshold": 2.0}, {"fraction": 0.3}], ids=str
+    ("options", "text"),
+    [
+        ({"threshold": 0.4, "scale": 1.0}, "threshold=0.4, fraction=None, scale=1.0"),
+        ({"heads": 2, "head_dim": 2}, "threshold=None, fraction=None, scale=None, heads=2"),
+        ({"fraction": 0.2, "head_dim": 3}, "threshold=None, fraction=0.2, scale=None, head_dim=3"),
+        (
+            {"threshold": 0.4, "heads": 4, "head_dim": 2, "logits": "cosine", "temperature": 0.1},
+            "threshold=0.4, fraction=None, scale=1.0, heads=4, head_dim=2, logits='cosine', temperature=0.1",
+        ),
+    ],
+    ids=str,
 )
-def test_random_smooths_as_many_positions_of_each_map_as_the_gate(rule, is_training):
-    smooth, random = (make_block(kind, **rule).train(is_training) for kind in ATTENTION_BLOCKS)
-    x = draw_map((9, 8), batch=4)
-    by_rule, by_chance = changed_positions(smooth, x), changed_positions(random, x)
-    assert torch.equal(by_rule, find_gate(smooth, x))
-    assert torch.equal(by_chance.sum(-1), by_rule.sum(-1))
-    if rule["threshold" if "threshold" in rule else "fraction"] in (0.4, 0.3):
-        assert (by_chance != by_rule).any(-1).all()
-        assert len(set(by_rule.sum(-1).tolist())) > 1 or "fraction" in rule
-
-
-def test_random_positions_take_the_mean_of_their_neighbours():
-    random = make_block(RandomSmoothAttention, threshold=0.4)
-    always = make_block(threshold=-1.0)
-    x = draw_map((9, 8))
-    where = changed_positions(random, x).unflatten(-1, (9, 8))[:, None]
-    with block_mode(random, "gate_off"):
-        plain = random(x)
-    assert torch.equal(random(x), torch.where(where, always(x), plain))
-
-
-def test_random_in_evaluation_depends_on_nothing_but_the_image():
-    block = make_block(RandomSmoothAttention, fraction=0.3).double()
-    x = draw_map((9, 8), dtype=torch.float64)
-    torch.manual_seed(1)
-    want, state = block(x), torch.get_rng_state()
-    torch.manual_seed(2)
-    assert torch.equal(block(x), want)
-    torch.manual_seed(1)
-    assert torch.equal(torch.get_rng_state(), state), "evaluation moved the global generator"
-    alone = torch.cat([block(one) for one in x.flip(0).split(1)]).flip(0)
-    torch.testing.assert_close(alone, want)
-    assert torch.equal(changed_positions(block, x[1:2]), changed_positions(block, x)[1:2])
-
-
-def test_random_in_training_draws_new_places_from_the_global_generator():
-    block = make_block(RandomSmoothAttention, fraction=0.3).train()
-    x = draw_map((9, 8))
-    outputs = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        outputs.append(block(x))
-    assert torch.equal(outputs[0], outputs[1])
-    assert not torch.equal(outputs[0], outputs[2])
-
-
-@pytest.mark.parametrize("grid", [(1, 1), (1, 4), (5, 7)], ids=str)
-def test_blur_moves_towards_the_box_mean(grid):
-    x = draw_map(grid, dtype=torch.float64)
-    height, width = grid
-    padded = np.pad(x.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
-    box = np.zeros(x.shape)
-    for down in range(3):
-        for right in range(3):
-            box += padded[:, :, down : down + height, right : right + width] / 9
-    blurred = make_block(BoxBlur, gamma=0.25).double()(x)
-    np.testing.assert_allclose(blurred.detach().numpy(), 0.75 * x.numpy() + 0.25 * box, atol=1e-12)
+def test_block_shows_its_options_when_printed(options, text):
+    assert SmoothAttention(4, **options).extra_repr() == text

@@ -1,11 +1,13 @@
 """What a block does to the maps it meets, against figures computed from the reference's attention matrix."""
 
+from itertools import product
+
 import pytest
 import torch
 from torch import nn
 
 from smooth_attention.models import SmoothAttention, create_model
-from smooth_attention.models.blocks import BoxBlur, RandomSmoothAttention
+from smooth_attention.models.controls import BoxBlur, RandomSmoothAttention
 from smooth_attention.models.diagnostics import MAX_ROWS, captured_inputs, diagnose, diagnose_network
 from smooth_attention.ops.reference import reference
 
@@ -28,26 +30,48 @@ def make_uniform(channels=2):
     return block
 
 
+def project_heads(block, x):
+    """Query and key (B, M, N, E) whose products are the logits."""
+    query, key = (conv(x).flatten(2).unflatten(1, (block.heads, -1)).mT for conv in (block.query, block.key))
+    if block.logits == "dot":
+        return query * (query.shape[-1] ** -0.5 if block.scale is None else block.scale), key
+    query, key = (rows / rows.norm(dim=-1, keepdim=True) for rows in (query, key))
+    return query * block.logit_scale.exp()[:, None, None], key
+
+
 @pytest.mark.parametrize("grid", [(6, 5), (1, 1)], ids=str)
 @pytest.mark.parametrize(
-    "rule", [{}, {"threshold": 0.35}, {"fraction": 0.2}, {"threshold": 0.2, "scale": 1.0}], ids=str
+    ("kind", "rule"),
+    [
+        *product([SmoothAttention, RandomSmoothAttention], [{}, {"threshold": 0.35}, {"fraction": 0.2}]),
+        (SmoothAttention, {"threshold": 0.2, "temperature": 0.05}),
+    ],
+    ids=str,
 )
-@pytest.mark.parametrize("kind", [SmoothAttention, RandomSmoothAttention])
+@pytest.mark.parametrize(
+    "options", [{}, {"scale": 1.0}, {"heads": 3, "head_dim": 4}, {"heads": 2, "logits": "cosine"}], ids=str
+)
 @torch.no_grad()
-def test_figures_equal_those_of_the_attention_matrix(kind, rule, grid):
-    block = make_block(kind, **rule).double()
+def test_figures_equal_those_of_the_attention_matrix(kind, options, rule, grid):
+    block = make_block(kind, **options, **rule).double()
     x = torch.randn(2, 6, *grid, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    query, key, value = (conv(x).flatten(2).mT for conv in (block.query, block.key, block.value))
-    plain = reference(query, key, value, grid=grid, scale=block.scale)
-    ruled = reference(query, key, value, grid=grid, **{"scale": None, **rule})
+    query, key = project_heads(block, x)
+    plain = reference(query, key, key, grid=grid, scale=1.0)
+    hard = {name: value for name, value in rule.items() if name != "temperature"}
+    gate_BMN = reference(query, key, key, grid=grid, scale=1.0, **hard).gate.double()
+    if "temperature" in rule:
+        block.soft_threshold += 0.1 * torch.arange(block.heads)
+        block.log_temperature -= 0.2 * torch.arange(block.heads)
+        distance_BMN = plain.roughness - block.soft_threshold[:, None]
+        gate_BMN = 1 / (1 + torch.exp(-distance_BMN / block.log_temperature[:, None].exp()))
     update = 0.7 * block.update(x)
 
     want = {"gamma": 0.7, "share_of_output": (update.norm() / (x + update).norm()).item()}
-    want["smoothed_fraction.t"] = ruled.gate.double().mean().item()
+    want["smoothed_fraction.t"] = gate_BMN.mean().item()
     for threshold in THRESHOLDS:
         want[f"smoothed_fraction.{threshold}"] = (plain.roughness > threshold).double().mean().item()
     want["max_probability"] = plain.attention.amax(-1).median().item()
-    want["sink_share"] = plain.attention.mean(1).amax(-1).mean().item()
+    want["sink_share"] = plain.attention.mean(-2).amax(-1).mean().item()
 
     got = diagnose(block, x)
     assert got.keys() == want.keys()
@@ -104,10 +128,10 @@ def test_map_of_more_positions_is_sampled_evenly():
     block, x = make_block(channels=2), torch.randn(1, 2, *grid, generator=torch.Generator().manual_seed(3))
     assert MAX_ROWS < 33 * 32 <= 2 * MAX_ROWS
     query, key, _ = block.project(x)
-    rows = ((query @ key.mT) * 2**-0.5).softmax(-1)[:, ::2]
+    rows = ((query @ key.mT) * 2**-0.5).softmax(-1)[..., ::2, :]
     got = diagnose(block, x)
     assert got["max_probability"] == pytest.approx(rows.amax(-1).median().item(), rel=1e-4)
-    assert got["sink_share"] == pytest.approx(rows.mean(1).amax(-1).mean().item(), rel=1e-4)
+    assert got["sink_share"] == pytest.approx(rows.mean(-2).amax(-1).mean().item(), rel=1e-4)
     assert diagnose(make_uniform(), x)["sink_share"] == pytest.approx(1 / (33 * 32))
 
 

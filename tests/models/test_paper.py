@@ -12,7 +12,7 @@ from torchvision.models import ResNet18_Weights
 
 from smooth_attention.core.errors import ConfigError, OptionError, ShapeError
 from smooth_attention.models import PaperUNet, SmoothAttention, resolve_arm
-from smooth_attention.models.blocks import BoxBlur, RandomSmoothAttention
+from smooth_attention.models.controls import BoxBlur, RandomSmoothAttention
 
 
 def batch_norm(name, width):
@@ -150,6 +150,12 @@ def test_block_has_the_published_scale_and_the_rule_asked_for(options, kind, wan
     assert type(block) is kind
     assert (block.threshold, block.fraction, block.scale) == want
     assert block.gamma.item() == 0
+
+
+@pytest.mark.parametrize(("given", "start"), [({}, 10.0), ({"scale": 5.0}, 5.0)], ids=str)
+def test_published_scale_is_not_where_a_cosine_multiplier_starts(given, start):
+    block = PaperUNet(None, block_options={"logits": "cosine", **given}).smooth_attention
+    assert block.logit_scale.exp().item() == pytest.approx(start)
 
 
 @pytest.mark.parametrize(("block", "kind"), [("blur", BoxBlur), ("none", torch.nn.Identity)])

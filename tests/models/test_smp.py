@@ -63,10 +63,22 @@ def test_several_blocks_have_their_own_weights():
     assert blocks[0].gamma is not blocks[1].gamma
 
 
-def test_block_takes_its_options():
-    net = make(block_options={"threshold": 0.2, "scale": 1.0, "gamma_init": 0.5})
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"threshold": 0.2, "scale": 1.0},
+        {"threshold": 0.2, "heads": 4, "head_dim": 16, "logits": "cosine", "temperature": 0.1},
+    ],
+    ids=str,
+)
+def test_block_takes_its_options(images, options):
+    net = make(block_options={"gamma_init": 0.5, **options})
     (block,) = (module for module in net.modules() if isinstance(module, SmoothAttention))
-    assert (block.threshold, block.scale, block.gamma.item()) == (0.2, 1.0, 0.5)
+    assert block.gamma.item() == 0.5
+    assert {name: getattr(block, name) for name in options} == options
+    net(images).square().mean().backward()
+    for name, parameter in block.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), name
 
 
 def test_block_by_default_is_plain_attention():

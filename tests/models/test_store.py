@@ -39,10 +39,20 @@ def edit_config(directory, change):
     path.write_text(json.dumps(config))
 
 
-@pytest.mark.parametrize("arm", ARMS)
-def test_network_is_read_back_bit_for_bit(make_network, images, tmp_path, sealed, arm):
-    net = make_network(arm, classes=3, **({} if arm == "none" else {"gamma_init": 0.5}))
+@pytest.mark.parametrize(
+    ("arm", "options"),
+    [
+        *((arm, {}) for arm in ARMS),
+        ("smooth", {"heads": 4, "head_dim": 8, "logits": "cosine", "temperature": 0.1}),
+        ("random", {"heads": 2, "logits": "cosine", "scale": 5.0}),
+    ],
+    ids=str,
+)
+def test_network_is_read_back_bit_for_bit(make_network, images, tmp_path, sealed, arm, options):
+    net = make_network(arm, classes=3, **({} if arm == "none" else {"gamma_init": 0.5, **options}))
     net(images)  # moves the statistics of batch normalisation
+    for parameter in net.parameters():
+        parameter.data += 0.01  # nothing is where it starts
     net.eval()
     net.preprocessing = Preprocessing(
         image_size=64, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), class_names=("sky", "sea", "ship")
@@ -54,6 +64,10 @@ def test_network_is_read_back_bit_for_bit(make_network, images, tmp_path, sealed
     assert not again.training
     assert again.recipe == net.recipe
     assert again.preprocessing == net.preprocessing
+    state = again.state_dict()
+    assert state.keys() == net.state_dict().keys()
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(state[name], tensor), name
     with torch.no_grad():
         assert torch.equal(again(images), net(images))
 

@@ -9,7 +9,8 @@ from torch import nn
 
 from smooth_attention.core.arms import ARMS, DEFAULT_THRESHOLD, GATED
 from smooth_attention.core.errors import OptionError
-from smooth_attention.models.blocks import BoxBlur, RandomSmoothAttention, SmoothAttention
+from smooth_attention.models.blocks import SmoothAttention
+from smooth_attention.models.controls import BoxBlur, RandomSmoothAttention
 
 BLOCKS: dict[str, Callable[..., nn.Module]] = {
     "smooth": SmoothAttention,
@@ -33,7 +34,7 @@ def resolve_arm(
         arm: one of :data:`ARMS`.
         threshold: for ``smooth`` and ``random``.
         fraction: for ``smooth`` and ``random``, instead of the threshold.
-        block_options: further options of the block, e.g. ``gamma_init``, ``scale``; ``none`` has no block to take them.
+        block_options: further options of the block, e.g. ``gamma_init``, ``heads``; ``none`` has no block to take them.
 
     Raises:
         OptionError: on an unknown arm, or a threshold or fraction for an arm that has none.

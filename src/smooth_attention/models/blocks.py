@@ -1,10 +1,12 @@
-"""The attention block and its controls: modules that keep the shape of a feature map.
+"""The attention block, and what every block has: modules that keep the shape of a feature map.
 
-Shape suffixes: ``B`` batch, ``M`` heads, ``N`` positions, ``E`` width of a head.
+Shape suffixes: ``B`` batch, ``C`` channels, ``M`` heads, ``N`` positions, ``E`` width of a head's query and key, ``Ev``
+of its value.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, get_args
@@ -16,10 +18,14 @@ from torch.nn import functional as F
 
 from smooth_attention import ops
 from smooth_attention.core.errors import OptionError, ShapeError
-from smooth_attention.ops.checks import check_rule
+from smooth_attention.ops.checks import check_rule, check_scale
 
 Mode = Literal["on", "gate_off", "bypass"]
+Logits = Literal["dot", "cosine"]
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+COSINE_SCALE, MAX_COSINE_SCALE = 10.0, 100.0
+# a shorter vector is not stretched to length 1; F.normalize's own 1e-12 would let gradients grow a millionfold more
+MIN_NORM = 1e-6
 
 
 class Block(nn.Module):
@@ -54,6 +60,7 @@ class SmoothAttention(Block):
     :math:`y = \gamma\,(A' v) + x`, with :math:`A'` the smoothed attention of
     :func:`smooth_attention.smooth_attention`. With neither ``threshold`` nor ``fraction``: plain attention.
 
+    Each head attends for itself, through its own gate, and fills ``channels // heads`` channels of the update.
     Projections, logits and gate are computed in float32 under autocast.
 
     Args:
@@ -61,17 +68,26 @@ class SmoothAttention(Block):
         threshold: a position is smoothed where its roughness exceeds this, 0-1 in practice; lower smooths more.
         fraction: smooth the roughest share of the positions of each map instead, in (0, 1).
         ndim: axes of the grid, 1-3.
-        heads: number of heads; not built yet beyond 1.
-        head_dim: width of a head; ``None`` means ``channels // heads``; not built yet otherwise.
-        scale: logit multiplier; ``None`` means ``head_dim ** -0.5``; the published module has 1.0.
-        logits: ``"dot"``; ``"cosine"`` is not built yet.
-        temperature: ``None`` for the step gate; a soft gate is not built yet.
+        heads: number of heads M, a divisor of ``channels``.
+        head_dim: width E of a head's query and key; ``None`` means ``channels // heads``, the width of its value.
+        scale: logit multiplier; ``None`` means ``head_dim ** -0.5``; the published module has 1.0. With cosine logits
+            where the learned multiplier starts, in (0, 100]; ``None`` means 10.
+        logits: ``"dot"``, or ``"cosine"``: query and key have length 1 and ``logit_scale`` is learned.
+        temperature: ``None`` for the step gate; a positive number for the gate
+            ``sigmoid((roughness - threshold) / temperature)``, where both start as given and are learned.
         gamma_init: where ``gamma`` starts; 0 makes the block the identity until training moves it.
         backend: how the gate is found, see :func:`smooth_attention.smoothing_gate`.
 
+    Attributes:
+        query, key, value: 1x1 convolutions to ``heads * head_dim``, as many, and C channels, head by head.
+        scale: what the operator multiplies the products of :meth:`project` with; 1.0 for cosine logits, whose
+            multiplier is in the query.
+        logit_scale: (M,), with cosine logits alone: logarithm of the multiplier, which is held at 100 above that.
+        soft_threshold: (M,), with a temperature alone; ``threshold`` stays where it started.
+        log_temperature: (M,), with a temperature alone: its logarithm.
+
     Raises:
-        OptionError: on values outside those ranges.
-        NotImplementedError: naming the option that is not built yet.
+        OptionError: on values outside those ranges, and on a temperature without threshold.
 
     Reference:
         Smooth Attention (preprint 202409.1283), method; there ``scale=1.0`` and one head. Parameter names are
@@ -82,6 +98,10 @@ class SmoothAttention(Block):
         >>> sa.SmoothAttention(8, threshold=0.4)(torch.randn(2, 8, 7, 7)).shape
         torch.Size([2, 8, 7, 7])
     """
+
+    logit_scale: nn.Parameter | None
+    soft_threshold: nn.Parameter | None
+    log_temperature: nn.Parameter | None
 
     def __init__(
         self,
@@ -103,17 +123,38 @@ class SmoothAttention(Block):
             raise OptionError(f"SmoothAttention needs at least one channel, got {channels=}; pass the feature map's")
         if ndim not in CONVOLUTIONS:
             raise OptionError(f"SmoothAttention works on grids of 1, 2 or 3 axes, got {ndim=}; pass one of those")
-        refuse_unbuilt(heads=(heads, 1), head_dim=(head_dim, None), logits=(logits, "dot"))
-        refuse_unbuilt(temperature=(temperature, None))
+        check_heads(channels, heads, head_dim)
         check_rule(threshold, fraction)
-        self.threshold, self.fraction, self.scale, self.backend = threshold, fraction, scale, backend
-        self.query, self.key, self.value = (CONVOLUTIONS[ndim](channels, channels, 1) for _ in range(3))
+        check_logits(logits, scale)
+        self.threshold, self.fraction, self.temperature, self.backend = threshold, fraction, temperature, backend
+        self.heads, self.head_dim = heads, channels // heads if head_dim is None else head_dim
+        self.logits, self.scale = logits, 1.0 if logits == "cosine" else scale
+        width = self.heads * self.head_dim
+        self.query, self.key, self.value = (CONVOLUTIONS[ndim](channels, out, 1) for out in (width, width, channels))
+        self.logit_scale = self.soft_threshold = self.log_temperature = None
+        if logits == "cosine":
+            self.logit_scale = per_head(heads, math.log(COSINE_SCALE if scale is None else scale))
+        if temperature is not None:
+            self.add_soft_gate(temperature)
+
+    def add_soft_gate(self, temperature: float) -> None:
+        """Let the gate be a sigmoid, with what it learns."""
+        check_soft_gate(self.threshold, self.fraction, temperature)
+        assert self.threshold is not None
+        self.soft_threshold = per_head(self.heads, self.threshold)
+        self.log_temperature = per_head(self.heads, math.log(temperature))
 
     def extra_repr(self) -> str:
-        return f"threshold={self.threshold}, fraction={self.fraction}, scale={self.scale}"
+        shown = {"threshold": self.threshold, "fraction": self.fraction, "scale": self.scale}
+        usual = {"heads": 1, "head_dim": self.value.out_channels // self.heads, "logits": "dot", "temperature": None}
+        shown |= {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
+        return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
     def project(self, x: Float[Tensor, "b c *grid"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return query, key and value of shape (B, N, C), at least in float32."""
+        """Return query and key of shape (B, M, N, E) and value of shape (B, M, N, Ev), at least in float32.
+
+        Their logits are ``scale * query @ key.mT``, whatever the kind of logits.
+        """
         if x.ndim != self.query.weight.ndim:
             raise ShapeError(
                 f"SmoothAttention needs (B, C, *grid) with {self.query.weight.ndim - 2} grid axes, got {x.shape=}; "
@@ -122,23 +163,41 @@ class SmoothAttention(Block):
         wide = torch.promote_types(torch.promote_types(x.dtype, self.query.weight.dtype), torch.float32)
         x_BNC = x.flatten(2).mT.to(wide)
         with torch.autocast(x.device.type, enabled=False):  # a 1x1 convolution is a linear map of the channels
-            query_BNE, key_BNE, value_BNE = (
+            query_BMNE, key_BMNE, value_BMNE = (
                 F.linear(x_BNC, conv.weight.flatten(1).to(wide), None if conv.bias is None else conv.bias.to(wide))
+                .unflatten(-1, (self.heads, -1))
+                .transpose(1, 2)  # a view: the operator takes any strides
                 for conv in (self.query, self.key, self.value)
             )
-        return query_BNE, key_BNE, value_BNE
+            if self.logit_scale is not None:
+                query_BMNE, key_BMNE = (F.normalize(t, dim=-1, eps=MIN_NORM) for t in (query_BMNE, key_BMNE))
+                # clamped before exp: an infinite multiplier would have the gradient NaN
+                multiplier_M = self.logit_scale.to(wide).clamp(max=math.log(MAX_COSINE_SCALE)).exp()
+                query_BMNE = query_BMNE * multiplier_M[:, None, None]
+        return query_BMNE, key_BMNE, value_BMNE
+
+    def soft_rule(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return threshold and temperature of the soft gate, (M, 1) each, as training has left them."""
+        assert self.soft_threshold is not None
+        assert self.log_temperature is not None
+        return self.soft_threshold.to(dtype)[:, None], self.log_temperature.to(dtype).exp()[:, None]
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, grid: tuple[int, ...]) -> Tensor:
-        """Return ``A' v`` of shape (B, N, C); arms differ here."""
+        """Return ``A' v`` of shape (B, M, N, Ev); arms differ here."""
         if self.mode == "gate_off":
             return ops.smooth_attention(query, key, value, grid=grid, scale=self.scale)
+        threshold: float | Tensor | None = self.threshold
+        temperature: Tensor | None = None
+        if self.soft_threshold is not None:
+            threshold, temperature = self.soft_rule(query.dtype)
         return ops.smooth_attention(
             query,
             key,
             value,
             grid=grid,
-            threshold=self.threshold,
+            threshold=threshold,
             fraction=self.fraction,
+            temperature=temperature,
             scale=self.scale,
             backend=self.backend,
         )
@@ -146,49 +205,8 @@ class SmoothAttention(Block):
     def update(self, x: Tensor) -> Tensor:
         query, key, value = self.project(x)
         with torch.autocast(x.device.type, enabled=False):
-            out_BNE = self.attend(query, key, value, tuple(x.shape[2:]))
-        return out_BNE.mT.reshape(x.shape).to(x.dtype)
-
-
-class RandomSmoothAttention(SmoothAttention):
-    """The control for the rule: smooths as many positions as the gate would, but at random places.
-
-    In training the places come from torch's global generator; in evaluation from a fixed permutation of the grid,
-    so that a prediction depends on nothing but its image.
-    """
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, grid: tuple[int, ...]) -> Tensor:
-        out_BNE = ops.smooth_attention(query, key, value, grid=grid, scale=self.scale)
-        if self.mode == "gate_off":
-            return out_BNE
-        gate_BN = ops.smoothing_gate(
-            query, key, grid=grid, threshold=self.threshold, fraction=self.fraction, scale=self.scale,
-            backend=self.backend,
-        )  # fmt: skip
-        gate_BN = gate_BN.gather(-1, self.places(gate_BN))
-        return torch.where(gate_BN[..., None], ops.neighbour_mean(out_BNE, grid=grid), out_BNE)
-
-    def places(self, gate: Tensor) -> Tensor:
-        if self.training:
-            return torch.rand(gate.shape).argsort(dim=-1).to(gate.device)
-        fixed = torch.Generator().manual_seed(gate.shape[-1])
-        return torch.randperm(gate.shape[-1], generator=fixed).to(gate.device).expand(gate.shape)
-
-
-class BoxBlur(Block):
-    """The control for attention: the features move towards their 3x3 box mean (replicate border).
-
-    ``y = x + gamma * (box(x) - x)``.
-    """
-
-    def __init__(self, channels: int, *, gamma_init: float = 0.0) -> None:
-        super().__init__(gamma_init)
-        self.channels = channels
-
-    def update(self, x: Tensor) -> Tensor:
-        if x.ndim != 4 or x.shape[1] != self.channels:
-            raise ShapeError(f"BoxBlur needs (B, {self.channels}, H, W), got {tuple(x.shape)}; set its channels")
-        return F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1) - x
+            out_BMNEv = self.attend(query, key, value, tuple(x.shape[2:]))
+        return out_BMNEv.mT.reshape(x.shape).to(x.dtype)
 
 
 @contextmanager
@@ -211,8 +229,46 @@ def block_mode(net: nn.Module, mode: Mode) -> Iterator[None]:
             block.mode = old
 
 
-def refuse_unbuilt(**options: tuple[object, object]) -> None:
-    """Raise NotImplementedError for the first option whose value is not the only one built so far."""
-    for name, (value, built) in options.items():
-        if value != built:
-            raise NotImplementedError(f"SmoothAttention's {name}={value!r} is not built yet; leave it at {built!r}")
+def per_head(heads: int, start: float) -> nn.Parameter:
+    """Return a learned number of each head, all of which start the same."""
+    return nn.Parameter(torch.full((heads,), float(start)))
+
+
+def check_heads(channels: int, heads: int, head_dim: int | None) -> None:
+    """Raise unless the heads share out the channels and have a width."""
+    if heads < 1:
+        raise OptionError(f"SmoothAttention needs at least one head, got {heads=}; leave it at 1")
+    if channels % heads:
+        divisor = max(number for number in range(1, heads) if channels % number == 0)
+        raise OptionError(
+            f"SmoothAttention shares the channels out to the heads, got {channels=} and {heads=}; "
+            f"take a divisor of {channels}, such as {divisor}"
+        )
+    if head_dim is not None and head_dim < 1:
+        raise OptionError(
+            f"a head needs a width of at least 1, got {head_dim=}; use None for channels // heads = {channels // heads}"
+        )
+
+
+def check_logits(logits: str, scale: float | None) -> None:
+    """Raise unless the logits are of a known kind and the scale fits them."""
+    check_scale(scale)
+    if logits not in get_args(Logits):
+        raise OptionError(f"logits are one of {', '.join(get_args(Logits))}, got {logits!r}")
+    if logits == "cosine" and scale is not None and not 0 < scale <= MAX_COSINE_SCALE:
+        raise OptionError(
+            f"the multiplier of cosine logits starts above 0 and at most at {MAX_COSINE_SCALE:g}, got {scale=}; "
+            f"use None for {COSINE_SCALE:g}"
+        )
+
+
+def check_soft_gate(threshold: float | None, fraction: float | None, temperature: float) -> None:
+    """Raise unless a sigmoid of that temperature can stand at the threshold."""
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise OptionError(f"temperature needs to be positive and finite, got {temperature=}; use None for a step")
+    if fraction is not None:
+        raise OptionError(
+            f"temperature and fraction exclude each other, got {temperature=} and {fraction=}; give a threshold instead"
+        )
+    if threshold is None or not math.isfinite(threshold):
+        raise OptionError(f"temperature needs a finite threshold, got {temperature=} and {threshold=}; give one")

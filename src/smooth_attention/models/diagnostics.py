@@ -33,14 +33,14 @@ def captured_inputs(net: nn.Module) -> Iterator[dict[Block, Tensor]]:
 
 @torch.no_grad()
 def diagnose(block: Block, x: Tensor) -> dict[str, float]:
-    """Return what ``block`` does to the feature maps ``x`` (B, C, *grid), averaged over the batch.
+    """Return what ``block`` does to the feature maps ``x`` (B, C, *grid), averaged over the batch and the heads.
 
     - ``gamma``: the learned weight of the update
     - ``share_of_output``: norm of ``gamma * update`` over the norm of the output
-    - ``smoothed_fraction.t``: share of positions that the block's own rule smooths; ``.0.1`` to ``.0.9``: the share
-      whose roughness exceeds that threshold
-    - ``max_probability``: median over positions of a row's largest probability
-    - ``sink_share``: mean over maps of the attention that the most attended key gets, 1/N if all get the same
+    - ``smoothed_fraction.t``: share of positions that the block's own rule smooths, of a soft gate its mean under the
+      learned threshold and temperature; ``.0.1`` to ``.0.9``: the share whose roughness exceeds that threshold
+    - ``max_probability``: median over positions of a row's largest probability, positions of all heads alike
+    - ``sink_share``: mean over maps and heads of the attention that the most attended key gets, 1/N if all get the same
 
     The last three come with attention only.
     """
@@ -55,20 +55,24 @@ def diagnose(block: Block, x: Tensor) -> dict[str, float]:
 def diagnose_attention(block: SmoothAttention, x: Tensor) -> dict[str, float]:
     grid = tuple(x.shape[2:])
     query, key, _ = block.project(x)
-    gate_BN = ops.smoothing_gate(
-        query, key, grid=grid, threshold=block.threshold, fraction=block.fraction, scale=block.scale,
-        backend=block.backend,
-    )  # fmt: skip
-    roughness_BN = ops.roughness(query, key, grid=grid, scale=block.scale)
+    roughness_BMN = ops.roughness(query, key, grid=grid, scale=block.scale)
+    if block.soft_threshold is not None:
+        threshold_M1, temperature_M1 = block.soft_rule(query.dtype)
+        gate_BMN = ((roughness_BMN - threshold_M1) / temperature_M1).sigmoid()
+    else:
+        gate_BMN = ops.smoothing_gate(
+            query, key, grid=grid, threshold=block.threshold, fraction=block.fraction, scale=block.scale,
+            backend=block.backend,
+        )  # fmt: skip
     num_positions = query.shape[-2]
     step = -(-num_positions // MAX_ROWS)
     positions = torch.arange(0, num_positions, step, device=x.device)
-    rows_BPS = ops.attention_rows(query, key, positions, grid=grid, scale=block.scale)
-    figures = {"smoothed_fraction.t": gate_BN.float().mean().item()}
+    rows_BMPS = ops.attention_rows(query, key, positions, grid=grid, scale=block.scale)
+    figures = {"smoothed_fraction.t": gate_BMN.float().mean().item()}
     for threshold in THRESHOLDS:
-        figures[f"smoothed_fraction.{threshold}"] = (roughness_BN > threshold).float().mean().item()
-    figures["max_probability"] = rows_BPS.amax(-1).median().item()
-    figures["sink_share"] = rows_BPS.mean(-2).amax(-1).mean().item()
+        figures[f"smoothed_fraction.{threshold}"] = (roughness_BMN > threshold).float().mean().item()
+    figures["max_probability"] = rows_BMPS.amax(-1).median().item()
+    figures["sink_share"] = rows_BMPS.mean(-2).amax(-1).mean().item()
     return figures
 
 

@@ -26,7 +26,7 @@ class PaperUNet(Network):
         classes: number of logits L; 1 is a binary task.
         threshold: of the block, as published 0.1-0.9; 2.0 never smooths. ``None`` where ``block_options`` say it.
         block: what stands at the bottleneck: ``"smooth"``, ``"random"``, ``"blur"`` or ``"none"``.
-        block_options: further options of the block; the published ``scale=1.0`` is the default here.
+        block_options: further options of the block; the published ``scale=1.0`` is the default of dot logits here.
 
     Raises:
         ConfigError: on encoder weights that can't be downloaded or read, or don't fit.
@@ -75,7 +75,8 @@ class PaperUNet(Network):
 def paper_block_options(block: str, threshold: float | None, block_options: Mapping[str, Any] | None) -> dict[str, Any]:
     options = dict(block_options or {})
     if block in ("smooth", "random"):
-        options = {"scale": 1.0, **options}
+        if options.get("logits", "dot") == "dot":  # of cosine logits a scale is where the multiplier starts
+            options = {"scale": 1.0, **options}
         if threshold is not None and not {"threshold", "fraction"} & options.keys():
             options["threshold"] = threshold
     return options
