@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check results clean
+.PHONY: demo test check results bench clean
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -24,6 +24,10 @@ check: .venv/.installed
 # the README's table of real runs; needs ../shared/data, takes about an hour on 2 cores
 results: .venv/.installed
 	$(BIN)/python benchmarks/real_images.py ../shared/data --output runs/results
+
+# docs/benchmarks: measured beside target; about ten minutes on 2 cores that do nothing else
+bench: .venv/.installed
+	$(BIN)/python benchmarks/op.py --output docs/benchmarks
 
 clean:
 	rm -rf .venv out

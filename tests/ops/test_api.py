@@ -7,7 +7,6 @@ import torch.nn.functional as F
 
 from smooth_attention import ops
 from smooth_attention.ops import api, attention_rows, neighbour_mean, roughness, smooth_attention, smoothing_gate
-from smooth_attention.ops.dispatch import BACKENDS
 from smooth_attention.ops.reference import compute_attention, reference
 
 GRIDS = [(1,), (7,), (1, 1), (1, 9), (7, 7), (13, 5), (1, 1, 1), (3, 4, 5)]
@@ -36,7 +35,7 @@ def assert_close(got, want, share, name):
     assert off <= bound, f"{name}: off by {off:.3g}, allowed {bound:.3g}"
 
 
-@pytest.mark.parametrize("backend", [b.name for b in BACKENDS])
+@pytest.mark.parametrize("backend", ["dense", "tiled"])  # Triton's gate has its own file and process
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)

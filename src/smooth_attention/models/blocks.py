@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from smooth_attention import ops
 from smooth_attention.core.errors import OptionError, ShapeError
 from smooth_attention.ops.checks import check_rule, check_scale
+from smooth_attention.ops.reference import autocast_off
 
 Mode = Literal["on", "gate_off", "bypass"]
 Logits = Literal["dot", "cosine"]
@@ -162,7 +163,7 @@ class SmoothAttention(Block):
             )
         wide = torch.promote_types(torch.promote_types(x.dtype, self.query.weight.dtype), torch.float32)
         x_BNC = x.flatten(2).mT.to(wide)
-        with torch.autocast(x.device.type, enabled=False):  # a 1x1 convolution is a linear map of the channels
+        with autocast_off(x.device):  # a 1x1 convolution is a linear map of the channels
             query_BMNE, key_BMNE, value_BMNE = (
                 F.linear(x_BNC, conv.weight.flatten(1).to(wide), None if conv.bias is None else conv.bias.to(wide))
                 .unflatten(-1, (self.heads, -1))
@@ -204,7 +205,7 @@ class SmoothAttention(Block):
 
     def update(self, x: Tensor) -> Tensor:
         query, key, value = self.project(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with autocast_off(x.device):
             out_BMNEv = self.attend(query, key, value, tuple(x.shape[2:]))
         return out_BMNEv.mT.reshape(x.shape).to(x.dtype)
 

@@ -346,7 +346,7 @@ def explain_backend(
         >>> import torch
         >>> from smooth_attention.ops import explain_backend
         >>> explain_backend(torch.randn(49, 16), torch.randn(49, 16), grid=(7, 7), threshold=0.4)
-        'dense (triton: the tensors are not on CUDA)'
+        "dense (triton: Triton's gate needs CUDA tensors, these are on cpu)"
     """
     rule = _check_rule(query, key, grid, threshold, fraction, scale)
     check_backend_name(backend)
@@ -375,11 +375,11 @@ def _scale_of(query: Tensor, scale: float | None) -> float:
     return query.shape[-1] ** -0.5 if scale is None else scale
 
 
-@torch.no_grad()
 def _find_gate(
     query: Tensor, key: Tensor, rule: Rule, backend: str = "auto", lse: Tensor | None = None
 ) -> Bool[Tensor, "... n"]:
     """Return the gate, without logits where the rule alone decides; lse spares a backend that can use it a pass."""
+    query, key = query.detach(), key.detach()
     if rule.never_smooths():
         return closed_gate(query, key)
     if rule.decides_alone():

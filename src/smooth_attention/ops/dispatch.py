@@ -17,6 +17,7 @@ from torch import Tensor
 from smooth_attention.core.errors import BackendError
 from smooth_attention.ops.dense import dense_gate, dense_why_not
 from smooth_attention.ops.tiled import tiled_gate, tiled_why_not
+from smooth_attention.ops.triton_gate import triton_gate, triton_why_not
 
 # Entries of all maps up to which the whole matrix is the faster way; measured by benchmarks/op.py --crossover.
 DENSE_ENTRIES = 1 << 19
@@ -55,9 +56,19 @@ def dense_why_later(query: Tensor, key: Tensor, **rule: object) -> str | None:
     return None
 
 
+def _never_later(query: Tensor, key: Tensor, **rule: object) -> None:
+    """Return None: auto takes the backend where it can run."""
+
+
+def triton_why_later(query: Tensor, key: Tensor, **rule: object) -> str | None:
+    """Return why auto prefers another way: the interpreter is there for tests."""
+    return None if query.device.type == "cuda" else "Triton only interprets its kernels on this device"
+
+
 BACKENDS = (
+    Backend("triton", triton_gate, triton_why_not, triton_why_later),
     Backend("dense", dense_gate, dense_why_not, dense_why_later),
-    Backend("tiled", tiled_gate, tiled_why_not, lambda *tensors, **rule: None),
+    Backend("tiled", tiled_gate, tiled_why_not, _never_later),
 )
 
 

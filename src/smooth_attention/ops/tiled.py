@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from smooth_attention.core.grids import neighbour_offsets
-from smooth_attention.ops.gates import decide_gate, find_nan_rows, spread_to_neighbours
+from smooth_attention.ops.gates import decide_gate
 from smooth_attention.ops.log_sum_exp import TILE_ENTRIES, log_sum_exp
 from smooth_attention.ops.neighbours import shift_positions
 from smooth_attention.ops.strips import scan_strips
@@ -53,20 +53,18 @@ def tiled_gate(
     if lse is None or not is_bounded:  # the fused kernel's is wrong in rows that overflow or hold NaN
         lse = log_sum_exp(query, key)
     lse = lse.to(wide)
-    if threshold is None or threshold < LOWEST_THRESHOLD:
+    if threshold is None or threshold < LOWEST_THRESHOLD or not is_bounded:
         roughness, _, _ = scan_strips(query, key, lse, grid)
         return decide_gate(roughness, threshold=threshold, fraction=fraction)
     floor_BN = lse + math.log(threshold)  # the logit above which an entry exceeds the threshold
-    is_open_BN = ~(reach_BN * longest_B1 <= floor_BN)
+    is_open_BN = reach_BN * longest_B1 > floor_BN
     gate = torch.zeros_like(is_open_BN)
     if is_open_BN.any():
         around_NK = _neighbours_of_all(grid, query.device)
         for index in is_open_BN.any(-1).nonzero().squeeze(-1).tolist():
             rows = Rows(query[index], key[index], lse[index], reach_BN[index], longest_B1[index], threshold)
             gate[index] = _find_rough(rows, is_open_BN[index], around_NK)
-    if is_bounded:
-        return gate
-    return gate & ~spread_to_neighbours(find_nan_rows(query, key) | ~lse.isfinite(), grid)
+    return gate
 
 
 def tiled_why_not(query: Tensor, key: Tensor, **rule: object) -> str | None:
