@@ -257,8 +257,8 @@ def write_page(found: dict[str, Any], output: Path) -> None:
         f"Made by `make bench` on {found['date']}: {machine['threads']} threads, {machine['processor']}, torch "
         f"{found['versions']['torch']}, float32, t = {THRESHOLD}, one head, batch 2, medians. Not measured on a GPU.",
         "Targets stand in brackets. *diffuse*: logits of standard deviation 0.5; *normal*: query and key drawn from",
-        "N(0, 1), so 1; *mixed*: as normal, with 5 % of the rows, at random places, on one key each; *peaked*: all rows.",
-        "*literal*: the paper's formula, N x N matrices spelled out. *smoothed*: share of positions, which is more than",
+        "N(0, 1), so 1; *mixed*: as normal, with 5 % of the rows, at random, on one key each; *peaked*: all rows.",
+        "*literal*: the paper's formula, N x N matrices spelled out. *smoothed*: share of positions, more than",
         "the rows above t, since their neighbours differ from them too.",
         "",
         TARGET_HEADER,

@@ -68,8 +68,8 @@ def draw(*shape):
 @pytest.mark.parametrize(
     ("operator", "arguments"),
     [
-        (dispatch.find_gate, (draw(2, 49, 8), draw(2, 30, 8), None, [7, 7], 0.1, None, 1.0, "auto")),
-        (dispatch.find_gate, (draw(2, 49, 8), draw(2, 30, 8), draw(2, 49), [7, 7], None, 0.3, 1.0, "tiled")),
+        (dispatch.traced_gate, (draw(2, 49, 8), draw(2, 30, 8), None, [7, 7], 0.1, None, 1.0, "auto")),
+        (dispatch.traced_gate, (draw(2, 49, 8), draw(2, 30, 8), draw(2, 49), [7, 7], None, 0.3, 1.0, "tiled")),
         (strips.find_steepest, (draw(2, 49, 8), draw(2, 30, 8), draw(2, 49) + 9, [7, 7])),
         (log_sum_exp.log_sum_exp, (draw(2, 9, 8).requires_grad_(), draw(2, 30, 8).requires_grad_())),
         (log_sum_exp.log_sum_exp_backward, (draw(2, 9), draw(2, 9, 8), draw(2, 30, 8), draw(2, 9) + 9)),

@@ -27,7 +27,7 @@ from smooth_attention.ops.checks import (
     is_readable,
 )
 from smooth_attention.ops.dense import compute_roughness, dense_gate
-from smooth_attention.ops.dispatch import check_backend_name, choose_backend, find_gate
+from smooth_attention.ops.dispatch import check_backend_name, choose_backend, find_gate, traced_gate
 from smooth_attention.ops.gates import always_smooths, closed_gate, never_smooths, open_gate
 from smooth_attention.ops.neighbours import average_neighbours, shift_positions
 from smooth_attention.ops.reference import autocast_off, compute_attention
@@ -391,7 +391,9 @@ def _find_gate(
     if lse is not None:  # a value with more leading dimensions than query and key repeats it
         lse = lse.reshape(query.shape[:-1]) if lse.shape[:-1] == batch else None
     with autocast_off(query.device):
-        gate = find_gate(query, key, lse, list(rule.grid), rule.threshold, rule.fraction, rule.scale, backend)
+        # An operator of torch can be traced; the function behind it starts sooner.
+        find = find_gate if is_readable(query) else traced_gate
+        gate = find(query, key, lse, list(rule.grid), rule.threshold, rule.fraction, rule.scale, backend)
     return gate.reshape(*batch, query.shape[-2])
 
 

@@ -104,12 +104,6 @@ def check_backend_name(name: str) -> None:
         raise BackendError(f"there is no backend {name!r} (known: {', '.join(known)}); leave it at 'auto'")
 
 
-@torch.library.custom_op(
-    "smooth_attention::gate",
-    mutates_args=(),
-    schema="(Tensor query, Tensor key, Tensor? lse, SymInt[] grid, float? threshold, float? fraction, float scale, "
-    "str backend) -> Tensor",
-)
 def find_gate(
     query: Tensor,
     key: Tensor,
@@ -125,6 +119,15 @@ def find_gate(
     return choose_backend(backend, query, key, **rule).backend.run(query, key, **rule, lse=lse)
 
 
-@find_gate.register_fake
+traced_gate = torch.library.custom_op(
+    "smooth_attention::gate",
+    find_gate,
+    mutates_args=(),
+    schema="(Tensor query, Tensor key, Tensor? lse, SymInt[] grid, float? threshold, float? fraction, float scale, "
+    "str backend) -> Tensor",
+)
+
+
+@traced_gate.register_fake
 def _fake_gate(query: Tensor, key: Tensor, lse: Tensor | None, *rule: object) -> Tensor:
     return query.new_empty(query.shape[:-1], dtype=torch.bool)

@@ -18,13 +18,15 @@ from torch import Tensor
 
 from smooth_attention.core.grids import neighbour_offsets
 from smooth_attention.ops.gates import decide_gate
-from smooth_attention.ops.log_sum_exp import TILE_ENTRIES, log_sum_exp
+from smooth_attention.ops.log_sum_exp import log_sum_exp
 from smooth_attention.ops.neighbours import shift_positions
 from smooth_attention.ops.strips import scan_strips
 
 # Below, a row may have so many entries above the threshold that comparing all of them costs less.
 LOWEST_THRESHOLD = 1 / 64
+# Keys, and logits, of a tile to look for entries in.
 SCREEN_TILE = 512
+TILE_ENTRIES = 1 << 20
 NEARLY_ALL = 0.85
 # A product of bfloat16 numbers is off by less than this share of |q| |k|: each is rounded to 8 bits, the sum again.
 COARSE_SHARE = 2.0**-7
@@ -109,13 +111,18 @@ def _find_rough(rows: Rows, is_open: Tensor, around_NK: Tensor) -> Tensor:
         chosen = (is_open & (rows.query @ centre + rows.reach * radius > floor)).nonzero().squeeze(-1)
         if chosen.shape[0] > NEARLY_ALL * everywhere.shape[0]:  # then to gather rows costs more than to take all
             chosen = everywhere
+        found = []
         for some in chosen.split(TILE_ENTRIES // SCREEN_TILE):
             queries = screened_query[some[0] : some[-1] + 1] if chosen is everywhere else screened_query[some]
             logits_PT = queries @ screened_key[start : start + SCREEN_TILE].mT
             hit = _may_exceed(logits_PT, floor[some]).nonzero().squeeze(-1)
             if hit.numel():
                 entry, column = (logits_PT[hit] > floor[some[hit], None]).nonzero().unbind(-1)
-                _mark_rough(rough, rows, some[hit[entry]], column + start, around_NK)
+                found.append((some[hit[entry]], column + start))
+        if not found:
+            continue
+        position, key = (torch.cat(part) for part in zip(*found, strict=True))
+        _mark_rough(rough, rows, position, key, around_NK)
         now_rough = int(rough.sum())
         if now_rough > num_rough:  # a position is settled once it and all around it are rough
             num_rough = now_rough
