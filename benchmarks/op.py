@@ -30,8 +30,8 @@ from smooth_attention.ops.reference import reference
 THRESHOLD = 0.4
 LITERAL_LIMIT_BYTES = 10e9
 # Standard deviation of the logits of rows that look everywhere; N(0, 1) queries and keys have 1.
-KINDS = {"diffuse": 0.5, "normal": 1.0, "mixed": 1.0, "peaked": None}
-SHARE_PEAKED = {"diffuse": 0.0, "normal": 0.0, "mixed": 0.05, "peaked": 1.0}
+KINDS = {"diffuse": 0.5, "normal": 1.0, "mixed": 0.5, "mixed normal": 1.0, "peaked": 1.0}
+SHARE_PEAKED = {"diffuse": 0.0, "normal": 0.0, "mixed": 0.05, "mixed normal": 0.05, "peaked": 1.0}
 
 
 class Case(NamedTuple):
@@ -54,7 +54,7 @@ class Case(NamedTuple):
         generator = torch.Generator().manual_seed(self.side * 1000 + self.width)
         shape = (self.batch, 1, self.side**2, self.width)
         query, key, value = (torch.randn(shape, generator=generator) for _ in range(3))
-        query = query * (KINDS[self.kind] or 1.0)
+        query = query * KINDS[self.kind]
         order = torch.randperm(shape[2], generator=generator)
         is_peaked = torch.rand(shape[:3], generator=generator) < SHARE_PEAKED[self.kind]
         # A key meets itself with a logit of about 20.
@@ -117,6 +117,7 @@ def measure_targets(repeats: int) -> list[dict[str, Any]]:
         Case("diffuse", 64, 64): (1.15, 1.10, 15),
         Case("normal", 64, 64): None,
         Case("mixed", 56, 128): (1.5, 1.25, 8),
+        Case("mixed normal", 56, 128): None,
         Case("peaked", 56, 128): (2.2, 1.5, 6),
         Case("diffuse", 7, 512): (None, None, 1),
         Case("peaked", 7, 512): (None, None, 1),
@@ -257,7 +258,8 @@ def write_page(found: dict[str, Any], output: Path) -> None:
         f"Made by `make bench` on {found['date']}: {machine['threads']} threads, {machine['processor']}, torch "
         f"{found['versions']['torch']}, float32, t = {THRESHOLD}, one head, batch 2, medians. Not measured on a GPU.",
         "Targets stand in brackets. *diffuse*: logits of standard deviation 0.5; *normal*: query and key drawn from",
-        "N(0, 1), so 1; *mixed*: as normal, with 5 % of the rows, at random, on one key each; *peaked*: all rows.",
+        "N(0, 1), so 1; *mixed* and *mixed normal*: as these, with 5 % of the rows, at random, on one key each;",
+        "*peaked*: all rows.",
         "*literal*: the paper's formula, N x N matrices spelled out. *smoothed*: share of positions, more than",
         "the rows above t, since their neighbours differ from them too.",
         "",

@@ -82,12 +82,12 @@ def test_why_not_tells_the_reason(change, dtype, shape, reason, monkeypatch):
     assert re.search(reason, triton_why_not(query, query[:, :3], **RULE | change))
 
 
-def test_why_not_asks_for_triton_first_and_for_the_device_next(monkeypatch):
+def test_why_not_asks_for_the_device_first_and_for_triton_next(monkeypatch):
     query = torch.zeros(1, 7, 4, dtype=torch.float64)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    assert triton_why_not(query, query, **RULE) == "Triton's gate needs CUDA tensors, these are on cpu"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert triton_why_not(query, query, **RULE) == "Triton's gate needs CUDA tensors, these are on cpu"
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert triton_why_not(query, query, **RULE) == "Triton is not installed"
 
 

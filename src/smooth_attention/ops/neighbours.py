@@ -12,22 +12,53 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from smooth_attention.core.grids import Offset, neighbour_offsets
+from smooth_attention.core.grids import Offset
 
 
 def average_neighbours(x: Float[Tensor, "... n e"], grid: tuple[int, ...]) -> Float[Tensor, "... n e"]:
     """Return the mean over each position's neighbours, itself left out; sums run in float32 at least."""
     wide = torch.promote_types(x.dtype, torch.float32)
-    window = x.to(wide).unflatten(-2, grid)  # so far: sum over the cell and its neighbours
-    around = torch.zeros_like(window)  # so far: sum over the neighbours alone
+    mean = _NeighbourMean.apply(x.to(wide).unflatten(-2, grid), len(grid))
+    return mean.flatten(-1 - len(grid), -2).to(x.dtype)
+
+
+class _NeighbourMean(torch.autograd.Function):
+    """The mean over neighbours of (..., *grid, E): a symmetric map of the cells, so it is its own backward pass."""
+
+    @staticmethod
+    def forward(cells, num_axes):  # type: ignore[no-untyped-def]
+        return _average(cells, num_axes)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
+        ctx.num_axes = inputs[1]
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        return _NeighbourMean.apply(grad, ctx.num_axes), None
+
+
+def _average(cells: Tensor, num_axes: int) -> Tensor:
     # One axis at a time: two shifts per axis instead of 3**d - 1, and the centre is never added, so it needs no
     # subtracting (which would round, and let a NaN of the centre through).
-    for axis in range(-1 - len(grid), -1):
-        both_sides = _shift_back(window, axis) + _shift_on(window, axis)
-        around = around + both_sides
-        window = window + both_sides
-    mean = around / len(neighbour_offsets(len(grid)))
-    return mean.flatten(-1 - len(grid), -2).to(x.dtype)
+    window = cells  # so far: sum over the cell and its neighbours
+    around = None  # so far: sum over the neighbours alone
+    for axis in range(-1 - num_axes, -1):
+        both_sides = _add_both_sides(window, axis)
+        if axis < -2:
+            window = window + both_sides
+        around = both_sides if around is None else around.add_(both_sides)
+    assert around is not None
+    return around.div_(3**num_axes - 1)
+
+
+def _add_both_sides(cells: Tensor, axis: int) -> Tensor:
+    """At each cell, the sum of the one before it and the one after it along the axis; beyond the border, itself."""
+    last = cells.shape[axis] - 1
+    total = torch.cat([cells.narrow(axis, 0, 1), cells.narrow(axis, 0, last)], dim=axis)
+    total.narrow(axis, 0, last).add_(cells.narrow(axis, 1, last))
+    total.narrow(axis, last, 1).add_(cells.narrow(axis, last, 1))
+    return total
 
 
 def shift_positions(positions: Int[Tensor, " p"], offset: Offset, grid: tuple[int, ...]) -> Int[Tensor, " p"]:
@@ -37,14 +68,3 @@ def shift_positions(positions: Int[Tensor, " p"], offset: Offset, grid: tuple[in
     for size, step, coordinate in zip(grid, offset, coordinates, strict=True):
         shifted = shifted * size + (coordinate + step).clamp(0, size - 1)
     return shifted
-
-
-def _shift_back(cells: Tensor, axis: int) -> Tensor:
-    """At each cell, the one before it along the axis; the first stays."""
-    return torch.cat([cells.narrow(axis, 0, 1), cells.narrow(axis, 0, cells.shape[axis] - 1)], dim=axis)
-
-
-def _shift_on(cells: Tensor, axis: int) -> Tensor:
-    """At each cell, the one after it along the axis; the last stays."""
-    last = cells.shape[axis] - 1
-    return torch.cat([cells.narrow(axis, 1, last), cells.narrow(axis, last, 1)], dim=axis)

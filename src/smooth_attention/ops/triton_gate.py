@@ -87,10 +87,10 @@ def triton_why_not(
     lse: Tensor | None = None,
 ) -> str | None:
     """Return why Triton's gate can't take this call, in one clause; None: it can."""
+    if (reason := _why_not_device(query.device)) is not None:  # first: to look for Triton takes long
+        return reason
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
-    if (reason := _why_not_device(query.device)) is not None:
-        return reason
     if query.dtype not in _DTYPES:
         return f"Triton's gate computes in float32, from float32, bfloat16 or float16 and not from {query.dtype}"
     if fraction is not None:
