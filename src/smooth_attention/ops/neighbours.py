@@ -18,7 +18,9 @@ from smooth_attention.core.grids import Offset
 def average_neighbours(x: Float[Tensor, "... n e"], grid: tuple[int, ...]) -> Float[Tensor, "... n e"]:
     """Return the mean over each position's neighbours, itself left out; sums run in float32 at least."""
     wide = torch.promote_types(x.dtype, torch.float32)
-    mean = _NeighbourMean.apply(x.to(wide).unflatten(-2, grid), len(grid))
+    cells = x.to(wide).unflatten(-2, grid)
+    needs_graph = cells.requires_grad and torch.is_grad_enabled()
+    mean = _NeighbourMean.apply(cells, len(grid)) if needs_graph else _average(cells, len(grid))
     return mean.flatten(-1 - len(grid), -2).to(x.dtype)
 
 
