@@ -96,13 +96,13 @@ def literal_bytes(case: Case) -> float:
     return 4.0 * case.batch * case.side**4 * 30
 
 
-def measure_case(case: Case, *, repeats: int) -> dict[str, Any]:
+def measure_case(case: Case, *, repeats: int, warmups: int = 2) -> dict[str, Any]:
     """Return median and quartiles of every way, forward and forward with backward."""
     inputs = case.draw()
     gate = smoothing_gate(*inputs[:2], grid=case.grid, threshold=THRESHOLD)
     found: dict[str, Any] = {**case._asdict(), "smoothed_fraction": gate.float().mean().item()}
     for name, arrange in (("forward", forward), ("forward_backward", forward_backward)):
-        timed = time_in_turn({w: arrange(f, inputs) for w, f in ways(case).items()}, repeats=repeats)
+        timed = time_in_turn({w: arrange(f, inputs) for w, f in ways(case).items()}, repeats=repeats, warmups=warmups)
         found[name] = {way: summarise(seconds) for way, seconds in timed.items()}
     return found
 
@@ -159,7 +159,8 @@ def measure_growth() -> list[dict[str, Any]]:
     for kind in ("diffuse", "mixed", "peaked"):
         for side in (7, 14, 28, 56, 128) + ((256,) if kind == "peaked" else ()):
             case = Case(kind, side, 32, batch=1)
-            measured = measure_case(case, repeats=1 if side == 256 else 3 if side == 128 else 7)
+            repeats, warmups = {128: (3, 1), 256: (1, 0)}.get(side, (7, 2))
+            measured = measure_case(case, repeats=repeats, warmups=warmups)
             inputs = case.draw()
             measured["peak_extra_bytes"] = {
                 way: peak_extra_bytes(forward_backward(attend, inputs)) for way, attend in ways(case).items()
@@ -330,7 +331,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "processor": names[0] if names else platform.processor(),
         "threads": torch.get_num_threads(),
-        "capabilities": torch.cpu.get_capabilities(),
+        "capabilities": {name: able for name, able in torch.cpu.get_capabilities().items() if able},
     }
 
 
