@@ -83,11 +83,11 @@ def test_other_rules_run_the_backend(monkeypatch, draw):
 
 
 def test_size_decides_between_dense_and_tiled():
-    small, large = torch.randn(2, 1, 49, 8), torch.randn(2, 1, 900, 8)
+    small, large = torch.randn(2, 1, 49, 8), torch.randn(2, 4, 900, 8)
     assert explain_backend(*small, grid=(7, 7), threshold=0.4).startswith("dense")
     why = explain_backend(*large, grid=(30, 30), threshold=0.4)
     assert why.startswith("tiled (")
-    assert "dense: 810,000 entries" in why
+    assert "dense: 3,240,000 entries" in why
     assert explain_backend(*large, grid=(30, 30), threshold=0.4, backend="dense") == "dense"
     assert explain_backend(*large, grid=(30, 30), threshold=2.0) == "none: this rule needs no logits"
 

@@ -20,7 +20,7 @@ from smooth_attention.ops.tiled import tiled_gate, tiled_why_not
 from smooth_attention.ops.triton_gate import triton_gate, triton_why_not
 
 # Entries of all maps up to which the whole matrix is the faster way: "crossover" in docs/benchmarks/op.json.
-DENSE_ENTRIES = 1 << 19
+DENSE_ENTRIES = 1 << 21
 
 
 @dataclass(frozen=True, slots=True)
