@@ -171,7 +171,7 @@ def measure_growth() -> list[dict[str, Any]]:
 
 
 def fit_exponents(growth: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return the slope of log time and log memory over log N, for grids from 56 a side on, where the tiled gate runs."""
+    """Return the slope of log time and log memory over log N, for grids from 56 a side on: all tiled."""
     found = {}
     for kind in ("diffuse", "mixed", "peaked"):
         rows = [row for row in growth if row["kind"] == kind and row["side"] >= 56]
