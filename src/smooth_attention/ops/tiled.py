@@ -173,7 +173,7 @@ def _screen_by(rows: Rows) -> tuple[float, torch.dtype]:
 @functools.cache
 def _multiplies_bfloat16() -> bool:
     """Whether the CPU multiplies bfloat16 faster than float32."""
-    able = getattr(torch.cpu, "get_capabilities", dict)()  # older torch can't tell
+    able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch can't tell
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
