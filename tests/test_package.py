@@ -24,7 +24,14 @@ DOORS = [
 ]
 # the modules that hold them, and the doors whose docstring shows an example
 EXAMPLES = {
-    "ops.api": ["attention_rows", "neighbour_mean", "roughness", "smooth_attention", "smoothing_gate"],
+    "ops.api": [
+        "attention_rows",
+        "explain_backend",
+        "neighbour_mean",
+        "roughness",
+        "smooth_attention",
+        "smoothing_gate",
+    ],
     "models.blocks": ["SmoothAttention"],
     "models.paper": ["PaperUNet"],
     "models.smp": ["create_model"],
