@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from smooth_attention.models import PaperUNet as PaperUNet
     from smooth_attention.models import SmoothAttention as SmoothAttention
     from smooth_attention.models import create_model as create_model
+    from smooth_attention.models import insert as insert
     from smooth_attention.models import load_model as load_model
+    from smooth_attention.models import remove as remove
     from smooth_attention.ops import attention_rows as attention_rows
     from smooth_attention.ops import neighbour_mean as neighbour_mean
     from smooth_attention.ops import roughness as roughness
@@ -25,9 +27,11 @@ DOORS = {
     "SmoothAttention": "models.blocks",
     "attention_rows": "ops.api",
     "create_model": "models.smp",
+    "insert": "models.insertion",
     "load_model": "models.store",
     "neighbour_mean": "ops.api",
     "predict": "runs.predict",
+    "remove": "models.insertion",
     "roughness": "ops.api",
     "smooth_attention": "ops.api",
     "smoothing_gate": "ops.api",

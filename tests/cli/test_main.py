@@ -124,7 +124,7 @@ def test_an_interrupted_run_has_status_130(scenes: Path, cache: Path, tmp_path: 
 
 def test_config_file_gives_defaults_and_options_win(call: Callable[..., Any], scenes: Path, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(
-        f"data: {scenes}\nencoder_weights: none\nimage_size: 32\nbatch_size: 4\n"
+        f"data: {scenes}\nencoder_weights: none\nimage_size: 64\nbatch_size: 4\n"
         "epochs: 1\nstages: [-1]\nthreshold: 0.3\n"
     )
     run = tmp_path / "run"

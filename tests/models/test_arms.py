@@ -3,14 +3,18 @@
 import pytest
 import torch
 
+from smooth_attention.core.arms import RIVALS
 from smooth_attention.core.errors import OptionError
 from smooth_attention.models import ARMS, SmoothAttention, resolve_arm
 from smooth_attention.models.arms import build_block
 from smooth_attention.models.blocks import Block
 from smooth_attention.models.controls import BoxBlur, RandomSmoothAttention
+from smooth_attention.models.rivals import MedianFilter, Rival
 
 ATTENTION_ARMS = ("attention", "attention-unscaled", "always", "random")
-WITH_BLOCK = [arm for arm in ARMS if arm != "none"]
+WITH_BLOCK = [arm for arm in ARMS if arm not in ("none", "median")]
+# nl refuses gamma_init=0: its last normalisation starts at 0 as well, and then neither would get a gradient
+WITH_GAMMA_ZERO = [arm for arm in WITH_BLOCK if arm != "nl"]
 
 
 def network_tensors(net):
@@ -45,6 +49,10 @@ def find_block(net):
         ("random", {}, "random", {"threshold": 0.4}),
         ("random", {"threshold": 0.1}, "random", {"threshold": 0.1}),
         ("random", {"fraction": 0.25}, "random", {"fraction": 0.25}),
+        *((arm, {}, arm, {}) for arm in RIVALS),
+        *((arm, {"reduction": 4, "gamma_init": 0.1}, arm, {"reduction": 4, "gamma_init": 0.1}) for arm in RIVALS),
+        ("median", {}, "median", {}),
+        ("median", {"gamma_init": 0.1}, "median", {}),
     ],
     ids=str,
 )
@@ -59,6 +67,7 @@ def test_arm_resolves_to_block_and_options(arm, given, block, options):
         (("always", {}), ("smooth", {"threshold": -1.0})),
         (("smooth", {}), ("smooth", {"threshold": 0.4})),
         (("none", {}), ("none", {"gamma_init": 0.1})),
+        (("median", {}), ("median", {"gamma_init": 0.1})),
     ],
     ids=str,
 )
@@ -72,12 +81,14 @@ def test_arms_by_default_all_differ():
 
 
 def test_arm_unknown_is_refused():
-    with pytest.raises(OptionError, match=r"an arm is one of none, blur, .*, random, got 'smoth'"):
+    with pytest.raises(
+        OptionError, match=r"an arm is one of none, blur, .*, median, got 'smoth'; did you mean smooth\?"
+    ):
         resolve_arm("smoth")
 
 
 @pytest.mark.parametrize("rule", [{"threshold": 0.4}, {"fraction": 0.25}], ids=str)
-@pytest.mark.parametrize("arm", ["none", "blur", "attention", "attention-unscaled", "always"])
+@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm not in ("smooth", "random")])
 def test_arm_without_gate_refuses_a_rule(arm, rule):
     ((name, value),) = rule.items()
     with pytest.raises(OptionError, match=f"arm '{arm}' takes neither threshold nor fraction, got .*{name}={value}"):
@@ -92,16 +103,23 @@ def test_arm_with_two_rules_is_refused(arm):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("none", torch.nn.Identity), ("smooth", SmoothAttention), ("random", RandomSmoothAttention), ("blur", BoxBlur)],
+    [
+        ("none", torch.nn.Identity),
+        ("median", torch.nn.Identity),
+        ("smooth", SmoothAttention),
+        ("random", RandomSmoothAttention),
+        ("blur", BoxBlur),
+        *((arm, Rival) for arm in RIVALS),
+    ],
 )
 def test_block_is_built_by_name(name, kind):
-    assert type(build_block(name, 8)) is kind
+    assert type(build_block(name, 16)) is kind
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("sharp", {}, "a block is one of none, smooth, random, blur, got 'sharp'"),
+        ("sharp", {}, "a block is one of none, smooth, random, blur, se, cbam, gc, nl, scse, median, got 'sharp'"),
         ("none", {"threshold": 0.4}, "block 'none' has no options, got threshold; leave them out"),
         ("smooth", {"treshold": 0.4}, "block 'smooth' does not take these options: .*'treshold'"),
         ("smooth", {"heads": 3}, "got channels=8 and heads=3; take a divisor of 8, such as 2"),
@@ -117,18 +135,21 @@ def test_block_unknown_or_with_foreign_options_is_refused(name, options, message
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_arm_trains_in_both_networks(make_network, images, arm):
-    net = make_network(arm, **({} if arm == "none" else {"gamma_init": 0.1}))
+    net = make_network(arm, **({"gamma_init": 0.1} if arm in WITH_BLOCK else {}))
     logits = net(images)
     assert logits.shape == (2, 1, 64, 96)
     logits.square().mean().backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
-    if arm != "none":
-        assert find_block(net).gamma.grad.item() != 0
+    if arm in WITH_BLOCK:
+        block = find_block(net)
+        # nl starts as the identity: first its last normalisation gets a gradient, gamma after one step
+        first = block.module.norm.weight if arm == "nl" else block.gamma
+        assert first.grad.any()
 
 
-@pytest.mark.parametrize("arm", WITH_BLOCK)
+@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm != "none"])
 def test_arms_share_the_initial_weights_they_have_in_common(make_network, arm):
     none, net = make_network("none"), make_network(arm)
     want, got = network_tensors(none), network_tensors(net)
@@ -143,11 +164,36 @@ def test_arms_share_the_initial_weights_they_have_in_common(make_network, arm):
     assert any(not torch.equal(other[name], tensor) for name, tensor in want.items()), "the seed changes nothing"
 
 
-@pytest.mark.parametrize("arm", WITH_BLOCK)
+@pytest.mark.parametrize("arm", WITH_GAMMA_ZERO)
 def test_arm_with_gamma_zero_equals_no_block_bit_for_bit(make_network, images, arm):
-    none, net = make_network("none").eval(), make_network(arm).eval()
+    none, net = make_network("none").eval(), make_network(arm, gamma_init=0.0).eval()
     with torch.no_grad():
         want = none(images)
         assert torch.equal(net(images), want)
         find_block(net).gamma.fill_(1.0)
         assert not torch.equal(net(images), want), "the block is not in the network"
+
+
+@pytest.mark.parametrize("arm", WITH_BLOCK)
+def test_arm_starts_at_its_own_gamma(make_network, arm):
+    """Rivals start as their libraries ship them, our blocks as the identity."""
+    assert find_block(make_network(arm)).gamma.item() == (1.0 if arm in RIVALS else 0.0)
+
+
+def test_arm_nl_starts_as_no_block(make_network, images):
+    none, net = make_network("none").eval(), make_network("nl").eval()
+    with torch.no_grad():
+        want = none(images)
+        assert torch.equal(net(images), want)
+        find_block(net).module.norm.weight.fill_(1.0)
+        assert not torch.equal(net(images), want), "the block is not in the network"
+
+
+def test_arm_median_is_no_block_and_filters_what_the_network_gives(make_network, images):
+    none, net = make_network("none").eval(), make_network("median").eval()
+    assert not [module for module in net.modules() if isinstance(module, Block)]
+    with torch.no_grad():
+        logits = none(images) - none(images).median()
+        torch.testing.assert_close(net(images), MedianFilter(size=5).eval()(none(images)), rtol=0, atol=0)
+        assert not torch.equal(net.mask_filter(logits), logits), "there was nothing to filter"
+        assert torch.equal(net.train()(images), none.train()(images)), "it filters in training"

@@ -7,7 +7,8 @@ from safetensors.torch import save_file
 from smooth_attention.core.errors import ConfigError, OptionError, ShapeError
 from smooth_attention.models import Preprocessing
 from smooth_attention.models.blocks import Block, block_mode
-from smooth_attention.models.network import Network, read_weights
+from smooth_attention.models.network import Network
+from smooth_attention.models.saved import read_weights
 
 
 @pytest.mark.parametrize("classes", [1, 2, 11])

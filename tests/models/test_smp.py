@@ -107,6 +107,47 @@ def test_other_encoder_takes_the_block(images, encoder_name):
     assert capture_shapes(net, images) == [(channels, 4, 6)]
 
 
+@pytest.mark.parametrize(
+    ("arch", "output_stride"),
+    [("unet", 8), ("unet", 16), ("deeplabv3", 8), ("deeplabv3", 16), ("deeplabv3plus", 8), ("pan", 16)],
+)
+def test_dilated_encoder_has_the_grid_of_its_stride(arch, output_stride):
+    net = create_model(arch, encoder_weights=None, output_stride=output_stride, stages=(-1,)).eval()
+    assert net.stride == output_stride
+    assert capture_shapes(net, torch.zeros(1, 3, 128, 192)) == [(512, 128 // output_stride, 192 // output_stride)]
+
+
+def test_dry_run_leaves_modes_statistics_and_seed_alone():
+    torch.manual_seed(0)
+    net = create_model("unet", encoder_weights=None, block="none")
+    drawn = torch.rand(1)
+    assert all(module.training for module in net.modules())
+    assert all(value == 0 for name, value in net.state_dict().items() if name.endswith("num_batches_tracked"))
+    torch.manual_seed(0)
+    create_model("unet", encoder_weights=None, block="none")
+    assert torch.equal(torch.rand(1), drawn)
+
+
+@pytest.mark.parametrize("arch", ["pan", "dpt", "unet"])
+@pytest.mark.parametrize("size", [(1, 1), (33, 200), (100, 130)], ids=str)
+def test_network_takes_any_size(arch, size):
+    encoder_name = "tu-vit_tiny_patch16_224" if arch == "dpt" else "mobilenet_v2"
+    net = create_model(arch, encoder_name=encoder_name, encoder_weights=None, classes=2).eval()
+    with torch.no_grad():
+        assert net(torch.zeros(1, 3, *size)).shape == (1, 2, *size)
+
+
+def test_weights_of_a_timm_encoder_come_by_timm_own_download(monkeypatch):
+    asked = []
+
+    def download(model, **options):
+        asked.append(model.pretrained_cfg["architecture"])
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", download)
+    make(encoder_name="tu-resnet18", encoder_weights="imagenet")
+    assert asked == ["resnet18"]
+
+
 def test_smp_options_reach_smp():
     net = make(decoder_attention_type="scse", decoder_channels=(64, 32, 32, 16, 16))
     assert any(type(module).__name__ == "SCSEModule" for module in net.modules())
@@ -163,16 +204,34 @@ def test_imagenet_weights_that_do_not_arrive_are_refused(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"arch": "transunet"}, "an architecture is one of unet, got 'transunet'"),
-        ({"encoder_name": "resnet19"}, "can't build this network: Wrong encoder name `resnet19`"),
-        ({"encoder_name": "tu-resnet19"}, r"can't build this network: Unknown model \(resnet19\)"),
-        ({"stages": (6,)}, r"resnet18 has stages 1 to 5 \(or -1 to -5\), got 6; -2 is the stride-16 map"),
+        ({"arch": "transunet"}, r"an architecture is one of unet, .*, dpt, got 'transunet'; did you mean unet"),
+        ({"arch": "deeplab"}, "got 'deeplab'; did you mean deeplabv3, deeplabv3plus"),
+        ({"encoder_name": "resnet19"}, "no encoder 'resnet19' in .*; did you mean .*resnet18"),
+        ({"encoder_name": "tu-resnet19"}, "no encoder 'tu-resnet19' in .*; did you mean .*tu-resnet18"),
+        ({"encoder_name": "tu-hf-hub:owner/name"}, "no encoder 'tu-hf-hub:owner/name'"),
+        ({"encoder_name": "tu-local-dir:/models"}, "no encoder 'tu-local-dir:/models'"),
+        ({"arch": "unetplusplus", "encoder_name": "mit_b0"}, "can't build this network: UnetPlusPlus is not support"),
+        ({"arch": "dpt"}, r"dpt takes tu-vit\* encoders, got 'resnet18'; such as tu-vit_tiny_patch16_224"),
+        ({"encoder_name": "tu-vit_tiny_patch16_224"}, "tu-vit_tiny_patch16_224 goes with dpt alone, unet needs"),
+        ({"arch": "dpt", "encoder_name": "tu-vit_tiny_patch16_224", "output_stride": 8}, "dpt takes encoder_depth, "),
+        ({"arch": "linknet", "output_stride": 16}, "linknet can't decode resnet18 with {'output_stride': 16}: "),
+        ({"arch": "pspnet", "output_stride": 16}, "the encoder of this pspnet has stride 8, output_stride=16 would"),
+        ({"arch": "pan", "output_stride": 8}, "can't build this network: PAN support output stride 16 or 32, got 8"),
+        ({"arch": "deeplabv3", "stages": (-2,)}, r"deeplabv3 reads the maps \[5\] of resnet18, .* 4 .*stages=\(5,\)"),
+        ({"arch": "fpn", "stages": (1,)}, r"fpn reads the maps \[2, 3, 4, 5\] .* after 1 would change nothing"),
+        ({"encoder_name": "mit_b0", "stages": (1,)}, r"stage 1 of mit_b0 is empty \(0 channels\); name a deeper one"),
+        ({"stages": ()}, "stages is empty; name at least one"),
+        ({"stages": (-1, 5)}, r"stages \(-1, 5\) name the same map twice"),
+        ({"stages": (6,)}, r"resnet18 has stages 1 to 5 \(or -1 to -5\), got 6; -2 is the second deepest map"),
         ({"stages": (-2, 0)}, "resnet18 has stages 1 to 5 .*, got 0;"),
         ({"stages": (-6,)}, "resnet18 has stages 1 to 5 .*, got -6;"),
-        ({"block": "sharp"}, "a block is one of none, smooth, random, blur, got 'sharp'"),
+        ({"block": "sharp"}, "a block is one of none, smooth, random, blur, .*, median, got 'sharp'"),
         ({"block_options": {"treshold": 0.4}}, "block 'smooth' does not take these options: .*treshold"),
-        ({"stage": (-1,)}, "create_model takes SMP's encoder_depth, .*, got 'stage'; leave it out"),
-        ({"in_channels": 1}, "create_model takes SMP's encoder_depth, .*, got 'in_channels'; leave it out"),
+        (
+            {"decoder_chanels": (64,)},
+            r"unet takes encoder_depth, .*, got 'decoder_chanels'; did you mean decoder_channels",
+        ),
+        ({"in_channels": 1}, "unet takes encoder_depth, .*, got 'in_channels'; did you mean"),
     ],
     ids=str,
 )

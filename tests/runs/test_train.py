@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,16 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.nn.functional import one_hot
 
-from smooth_attention.core.errors import ConfigError, DataError, DataWarning, RunError
+from smooth_attention.core.errors import ConfigError, DataError, DataWarning, RunError, ShapeError
 from smooth_attention.core.records import read_record, write_record
 from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.folder import open_image
 from smooth_attention.data.sources import open_source
+from smooth_attention.models import load_model
 from smooth_attention.runs.config import RunConfig
 from smooth_attention.runs.fit import choose_precision
-from smooth_attention.runs.task import SegmentationLoss
+from smooth_attention.runs.predict import predict_files
+from smooth_attention.runs.task import PaperTask, SegmentationLoss
 from smooth_attention.runs.train import build_network, train
 
 SMALL = {"encoder_weights": "none", "image_size": 32, "batch_size": 4}
@@ -288,3 +291,75 @@ def test_metrics_lines_are_json_with_the_epoch(finished_run: tuple[Path, dict[st
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [0, 1]
     assert all({"train_loss", "val_iou", "learning_rate", "gamma"} <= line.keys() for line in lines)
+
+
+@pytest.mark.parametrize(("decay_gamma", "decay"), [(False, 0.0), (True, 0.5)])
+def test_gamma_has_its_own_rate_and_decay(scenes: Path, decay_gamma: bool, decay: float) -> None:
+    """Adam's first step is as long as the rate, whatever the gradient."""
+    config = RunConfig(
+        data=str(scenes), **SMALL, gamma_rate=20, weight_decay=0.5, learning_rate=1e-3, decay_gamma=decay_gamma
+    )
+    net = build_network(config, open_source(str(scenes)))
+    task = PaperTask(net, config)
+    rest, gammas = task.parameter_groups()
+    assert (rest["lr"], rest["weight_decay"]) == (1e-3, 0.5)
+    assert (gammas["lr"], gammas["weight_decay"]) == (0.02, decay)
+    (gamma,) = gammas["params"]
+    assert {id(gamma), *map(id, rest["params"])} == {id(parameter) for parameter in net.parameters()}
+    optimizer, before = task.configure_optimizers(), gamma.item()
+    net(torch.randn(2, 3, 64, 64)).square().mean().backward()
+    optimizer.step()
+    assert abs(gamma.item() - before) == pytest.approx(0.02, rel=1e-3)
+
+
+def test_network_without_block_has_one_group(scenes: Path) -> None:
+    config = RunConfig(data=str(scenes), arm="none", **SMALL)
+    assert len(PaperTask(build_network(config, open_source(str(scenes))), config).parameter_groups()) == 1
+
+
+def test_gamma_rate_reaches_training(scenes: Path, cache: Path, tmp_path: Path) -> None:
+    moved = []
+    for rate in (1.0, 30.0):
+        config = RunConfig(data=str(scenes), **SMALL, epochs=1, gamma_rate=rate, encoder="mobilenet_v2")
+        record = train(config, tmp_path / str(rate), cache=cache)
+        moved.append(abs(record["diagnostics"]["gamma"][-1] - 0.1))
+    assert moved[1] > 5 * moved[0]
+
+
+def test_grid_of_one_cell_is_refused_before_anything_is_written(scenes: Path, cache: Path, tmp_path: Path) -> None:
+    config = RunConfig(data=str(scenes), network="paper", **SMALL)
+    with pytest.raises(ShapeError, match=r"images of 32 px leave the block a grid of one cell \(\(512, 1, 1\)\)"):
+        train(config, tmp_path / "run", cache=cache)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "switched"),
+    [
+        ({"network": "deeplabv3plus", "arm": "smooth", "threshold": 0.01, "output_stride": 8}, {"gate_off", "bypass"}),
+        ({"network": "fpn", "arm": "se"}, {"bypass"}),
+        ({"network": "unet", "arm": "median"}, {"bypass"}),
+    ],
+    ids=lambda value: value["network"] if isinstance(value, dict) else "",
+)
+def test_other_networks_and_arms_train_on_classes(
+    write_scenes: Callable[..., Path], cache: Path, tmp_path: Path, options: dict[str, Any], switched: set[str]
+) -> None:
+    """From training over figures, card and reload to masks."""
+    data, run = write_scenes(8, with_classes=True), tmp_path / "run"
+    settings = {"encoder": "mobilenet_v2", "encoder_weights": "none", "image_size": 64, "batch_size": 4, "epochs": 1}
+    config = RunConfig(data=str(data), **settings, **options, allow_absent_classes=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        record = train(config, run, cache=cache)
+    test = record["metrics"]["test"]
+    assert 0 <= test["pooled"]["iou"] <= 1
+    assert {"gate_off", "bypass"} & test.keys() == switched
+    net = load_model(run)
+    assert net.recipe["arch"] == options["network"]
+    assert net.facts["arm"] == options["arm"]
+    card = (run / "model" / "README.md").read_text()
+    for part in (options["arm"], "kinds", f"| IoU | {test['pooled']['iou']:.4f} |", "load_model", "licence"):
+        assert part in card
+    (mask,) = predict_files(net, [next((data / "images").iterdir())], tmp_path / "masks")
+    assert mask.is_file()

@@ -10,6 +10,7 @@ PACKAGES = (
     "torch",
     "torchvision",
     "segmentation-models-pytorch",
+    "timm",
     "lightning",
     "torchmetrics",
     "numpy",

@@ -7,16 +7,20 @@ from typing import Any
 
 from torch import nn
 
-from smooth_attention.core.arms import ARMS, DEFAULT_THRESHOLD, GATED
+from smooth_attention.core.arms import ARMS, DEFAULT_THRESHOLD, GATED, RIVALS
 from smooth_attention.core.errors import OptionError
+from smooth_attention.core.names import suggest
 from smooth_attention.models.blocks import SmoothAttention
 from smooth_attention.models.controls import BoxBlur, RandomSmoothAttention
+from smooth_attention.models.rivals import RIVAL_BLOCKS, MedianFilter
 
 BLOCKS: dict[str, Callable[..., nn.Module]] = {
     "smooth": SmoothAttention,
     "random": RandomSmoothAttention,
     "blur": BoxBlur,
+    **RIVAL_BLOCKS,
 }
+FILTERS: dict[str, Callable[..., nn.Module]] = {"median": MedianFilter}
 
 
 def resolve_arm(
@@ -29,28 +33,30 @@ def resolve_arm(
     - ``smooth``: smooths by ``threshold`` (0.4 where neither is given) or ``fraction``
     - ``always``: smooths every position
     - ``random``: smooths as many positions as ``smooth`` would, at random places
+    - ``se``, ``cbam``, ``gc``, ``nl``, ``scse``: attention modules of timm and SMP, see :class:`Rival`
+    - ``median``: no block; the mask passes a median filter, see :class:`MedianFilter`
 
     Args:
         arm: one of :data:`ARMS`.
         threshold: for ``smooth`` and ``random``.
         fraction: for ``smooth`` and ``random``, instead of the threshold.
-        block_options: further options of the block, e.g. ``gamma_init``, ``heads``; ``none`` has no block to take them.
+        block_options: further options of the block, e.g. ``gamma_init``, ``heads``; ``none`` and ``median`` take none.
 
     Raises:
         OptionError: on an unknown arm, or a threshold or fraction for an arm that has none.
     """
     if arm not in ARMS:
-        raise OptionError(f"an arm is one of {', '.join(ARMS)}, got {arm!r}")
+        raise OptionError(f"an arm is one of {', '.join(ARMS)}, got {arm!r}; {suggest(arm, ARMS)}")
     if arm not in GATED and (threshold is not None or fraction is not None):
         raise OptionError(
             f"arm {arm!r} takes neither threshold nor fraction, got {threshold=}, {fraction=}; leave them out"
         )
     if fraction is not None and threshold is not None:
         raise OptionError(f"threshold and fraction exclude each other, got {threshold=}, {fraction=}; give one")
-    if arm == "none":
-        return "none", {}
-    if arm == "blur":
-        return "blur", block_options
+    if arm in ("none", "median"):
+        return arm, {}
+    if arm in ("blur", *RIVALS):
+        return arm, block_options
     if arm == "attention":
         return "smooth", block_options
     if arm == "attention-unscaled":
@@ -63,19 +69,40 @@ def resolve_arm(
 
 
 def build_block(block: str, channels: int, options: Mapping[str, Any] | None = None) -> nn.Module:
-    """Return a block for a feature map of ``channels`` channels; ``"none"`` is the identity.
+    """Return a block for a feature map of ``channels`` channels; ``"none"`` is the identity, as is a filter's place.
 
     Raises:
         OptionError: on an unknown block or option.
     """
     options = dict(options or {})
-    if block == "none":
-        if options:
-            raise OptionError(f"block 'none' has no options, got {', '.join(options)}; leave them out")
-        return nn.Identity()
-    if block not in BLOCKS:
-        raise OptionError(f"a block is one of none, {', '.join(BLOCKS)}, got {block!r}")
+    check_block(block)
+    if block == "none" and options:
+        raise OptionError(f"block 'none' has no options, got {', '.join(options)}; leave them out")
+    return nn.Identity() if block in ("none", *FILTERS) else build(BLOCKS, block, channels, **options)
+
+
+def build_filter(block: str, options: Mapping[str, Any] | None = None) -> nn.Module:
+    """Return the post-processing of the logits that ``block`` stands for, for most the identity.
+
+    Raises:
+        OptionError: on an unknown option.
+    """
+    return build(FILTERS, block, **dict(options or {})) if block in FILTERS else nn.Identity()
+
+
+def build(known: Mapping[str, Callable[..., nn.Module]], block: str, *args: Any, **options: Any) -> nn.Module:
     try:
-        return BLOCKS[block](channels, **options)
+        return known[block](*args, **options)
     except TypeError as error:
         raise OptionError(f"block {block!r} does not take these options: {error}") from error
+
+
+def check_block(block: str) -> None:
+    """Raise unless ``block`` is known.
+
+    Raises:
+        OptionError: naming those that are.
+    """
+    known = ["none", *BLOCKS, *FILTERS]
+    if block not in known:
+        raise OptionError(f"a block is one of {', '.join(known)}, got {block!r}; {suggest(block, known)}")

@@ -29,20 +29,30 @@ COSINE_SCALE, MAX_COSINE_SCALE = 10.0, 100.0
 MIN_NORM = 1e-6
 
 
-class Block(nn.Module):
-    """A residual block ``y = x + gamma * f(x)`` on a feature map; every arm of a comparison is one.
+class Switchable(nn.Module):
+    """A part of a network that can be left out of it, to see what it does.
+
+    Attributes:
+        mode: ``"on"``; ``"gate_off"`` leaves out the smoothing; ``"bypass"`` leaves out the whole part.
+            For evaluation, see :func:`block_mode`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mode: Mode = "on"
+
+
+class Block(Switchable):
+    """A residual block ``y = x + gamma * f(x)`` on a feature map; every arm with a block has one.
 
     Attributes:
         gamma: learned scalar of shape (1,); at 0 the block is the identity.
-        mode: ``"on"``; ``"gate_off"`` leaves out the smoothing; ``"bypass"`` leaves out the whole block.
-            For evaluation, see :func:`block_mode`.
     """
 
     gamma: nn.Parameter
 
     def __init__(self, gamma_init: float = 0.0) -> None:
         super().__init__()
-        self.mode: Mode = "on"
         self.gamma = nn.Parameter(torch.full((1,), float(gamma_init)))
 
     def update(self, x: Tensor) -> Tensor:
@@ -52,7 +62,7 @@ class Block(nn.Module):
     def forward(self, x: Float[Tensor, "b c *grid"]) -> Float[Tensor, "b c *grid"]:
         if self.mode == "bypass":
             return x
-        return self.gamma.to(x.dtype) * self.update(x) + x
+        return x + self.gamma.to(x.dtype) * self.update(x)  # x first: its memory layout is the output's
 
 
 class SmoothAttention(Block):
@@ -212,14 +222,14 @@ class SmoothAttention(Block):
 
 @contextmanager
 def block_mode(net: nn.Module, mode: Mode) -> Iterator[None]:
-    """Run every block of ``net`` in ``mode`` inside the context: the same weights without gate, or without block.
+    """Run what ``net`` can switch in ``mode`` inside the context: the same weights without gate, or without block.
 
     Raises:
         OptionError: on an unknown mode.
     """
     if mode not in get_args(Mode):
         raise OptionError(f"a block's mode is one of {', '.join(get_args(Mode))}, got {mode!r}")
-    blocks = [module for module in net.modules() if isinstance(module, Block)]
+    blocks = [module for module in net.modules() if isinstance(module, Switchable)]
     before = [block.mode for block in blocks]
     try:
         for block in blocks:

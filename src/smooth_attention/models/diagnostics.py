@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from smooth_attention import ops
+from smooth_attention.core.errors import ShapeError
 from smooth_attention.models.blocks import Block, SmoothAttention
 
 THRESHOLDS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
@@ -80,3 +81,25 @@ def diagnose_network(inputs: dict[Block, Tensor]) -> dict[str, float]:
     """Return the figures of every captured block, averaged over blocks; empty where there is none."""
     found = [diagnose(block, x.float()) for block, x in inputs.items()]
     return {name: sum(figures[name] for figures in found) / len(found) for name in (found[0] if found else {})}
+
+
+@torch.no_grad()
+def refuse_single_cells(net: nn.Module, image_size: int) -> None:
+    """Raise where attention would meet a grid of one cell, by one dry run on a square image.
+
+    Raises:
+        ShapeError: naming the grid and what to change.
+    """
+    modes = {module: module.training for module in net.modules()}
+    try:
+        with captured_inputs(net.eval()) as inputs:
+            net(next(net.parameters()).new_zeros(1, 3, image_size, image_size))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    for block, x in inputs.items():
+        if isinstance(block, SmoothAttention) and x[0, 0].numel() == 1:
+            raise ShapeError(
+                f"images of {image_size} px leave the block a grid of one cell ({tuple(x.shape[1:])}), which has "
+                "nothing to attend to; use larger images or an earlier stage"
+            )

@@ -7,12 +7,12 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from smooth_attention.core.errors import ConfigError, ShapeError
+from smooth_attention.core.errors import ConfigError
 from smooth_attention.models.arms import build_block
-from smooth_attention.models.network import Network, check_classes, read_weights
+from smooth_attention.models.network import Network, check_classes
+from smooth_attention.models.saved import read_weights
 
 WIDTHS = (512, 256, 128, 64, 32)
 
@@ -25,7 +25,7 @@ class PaperUNet(Network):
             ``"none"``, or a file with a ResNet-18 state dict under torchvision's names.
         classes: number of logits L; 1 is a binary task.
         threshold: of the block, as published 0.1-0.9; 2.0 never smooths. ``None`` where ``block_options`` say it.
-        block: what stands at the bottleneck: ``"smooth"``, ``"random"``, ``"blur"`` or ``"none"``.
+        block: what stands at the bottleneck, as in :func:`create_model`.
         block_options: further options of the block; the published ``scale=1.0`` is the default of dot logits here.
 
     Raises:
@@ -62,12 +62,7 @@ class PaperUNet(Network):
         # last, so that the rest has the same initial weights whatever the block
         self.smooth_attention = build_block(block, WIDTHS[0], options)
 
-    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b l h w"]:
-        if x.ndim != 4 or x.shape[1] != 3 or any(side % self.stride or not side for side in x.shape[-2:]):
-            raise ShapeError(
-                f"PaperUNet needs (B, 3, H, W) with height and width divisible by {self.stride}, got {tuple(x.shape)}; "
-                "resize or pad the images, or call predict(), which does"
-            )
+    def decode(self, x: Tensor) -> Tensor:
         logits: Tensor = self.decoder(self.smooth_attention(self.encoder(x)))
         return logits
 

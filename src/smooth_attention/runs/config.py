@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from smooth_attention.core.arms import DEFAULT_THRESHOLD, GATED, Arm
+from smooth_attention.core.arms import DEFAULT_THRESHOLD, GATED, RIVALS, Arm
 from smooth_attention.core.errors import ConfigError
 from smooth_attention.core.files import write_text
+from smooth_attention.core.names import suggest
+from smooth_attention.core.networks import Architecture, default_stages
 from smooth_attention.data.sources import LayoutName
 
 PROTOCOL_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -47,20 +50,35 @@ class RunConfig(BaseModel):
     protocol: Literal["standard", "paper"] = Field(
         "standard", description="How data, training and figures are defined; 'paper' as published, binary tasks only."
     )
-    network: Literal["unet", "paper"] | None = Field(
-        None, description="Network; 'paper' has no skip connections; left out: 'unet', for protocol 'paper' 'paper'."
+    network: Literal[Architecture, "paper"] | None = Field(
+        None,
+        description="Network of segmentation_models.pytorch, or 'paper', which has no skip connections; left out: "
+        "'unet', for protocol 'paper' 'paper'.",
     )
-    encoder: str = Field("resnet18", description="Encoder of 'unet', by its name in segmentation_models.pytorch.")
+    encoder: str = Field(
+        "resnet18", description="Encoder by its name in segmentation_models.pytorch; 'paper' has ResNet-18."
+    )
+    output_stride: Literal[8, 16, 32] | None = Field(
+        None, description="8 or 16 dilates the encoder; left out: as the network has it; not for 'paper' and 'dpt'."
+    )
     encoder_weights: str = Field("imagenet", description="'imagenet', 'none', or a file with a state dict.")
-    stages: tuple[int, ...] = Field((-2,), description="Encoder feature maps of 'unet' that pass the block.")
+    stages: tuple[int, ...] | None = Field(
+        None,
+        description="Encoder feature maps that pass the block, -1 the deepest; not for 'paper'; left out: -2, or -1 "
+        "where the decoder does not read that.",
+    )
     arm: Arm = Field("smooth", description="What stands at the block's place.")
     threshold: float | None = Field(
         None, description="Smooth where the roughness exceeds this; lower smooths more; left out: 0.4."
     )
     fraction: float | None = Field(None, gt=0, lt=1, description="Smooth the roughest share of the positions instead.")
     gamma_init: float | None = Field(
-        None, description="Where the block's learned weight starts; left out: 0 for 'paper', as published, else 0.1."
+        None,
+        description="Where the block's learned weight starts; left out: 1 for se, cbam, gc, nl, scse, else 0 for "
+        "'paper', as published, and 0.1 for the others.",
     )
+    gamma_rate: float = Field(1.0, gt=0, description="Multiplies the learning rate of the block's learned weight.")
+    decay_gamma: bool = Field(False, description="Weight decay for the block's learned weight too.")
     epochs: int = Field(20, ge=1, description="Passes over the training images.")
     batch_size: int = Field(8, ge=1, description="Images per step.")
     image_size: int = Field(224, ge=32, description="Side in pixels of the square that images are resized to.")
@@ -96,7 +114,10 @@ class RunConfig(BaseModel):
         """Give what is left out the value that protocol, network and arm imply, so that the resolved one is written."""
         filled = {**PROTOCOL_DEFAULTS.get(str(values.get("protocol", "standard")), {}), **given(values)}
         if filled.get("gamma_init") is None:
-            filled["gamma_init"] = 0.0 if filled.get("network") == "paper" else 0.1
+            own = 0.0 if filled.get("network") == "paper" else 0.1
+            filled["gamma_init"] = 1.0 if filled.get("arm") in RIVALS else own
+        if filled.get("stages") is None and filled.get("network") != "paper":
+            filled["stages"] = default_stages(str(filled.get("network")))
         if filled.get("arm", "smooth") in GATED and filled.get("threshold") is None and filled.get("fraction") is None:
             filled["threshold"] = DEFAULT_THRESHOLD
         return filled
@@ -109,6 +130,14 @@ class RunConfig(BaseModel):
                 raise ValueError(f"protocol 'paper' has no {named[0]}, as published; leave it out or use 'standard'")
             if self.precision != "32":
                 raise ValueError(f"protocol 'paper' trains in float32, got precision '{self.precision}'; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def check_network(self) -> RunConfig:
+        if self.network == "paper":
+            own = {"encoder": "resnet18", "stages": None, "output_stride": None}
+            if named := [name for name, value in own.items() if getattr(self, name) != value]:
+                raise ValueError(f"network 'paper' has its own {named[0]}, as published; leave it out or use 'unet'")
         return self
 
     @model_validator(mode="after")
@@ -147,8 +176,11 @@ def explain(item: Any) -> str:
     """Return one clause for one pydantic error: what was expected, what came."""
     name = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        return f"no option {name!r}; known: {', '.join(RunConfig.model_fields)}"
+        return f"no option {name!r}; {suggest(name, RunConfig.model_fields)}"
     message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "literal_error":
+        allowed = re.findall(r"'([^']+)'", item["ctx"]["expected"])
+        message += f" ({suggest(item['input'], allowed)})" if allowed else ""
     return f"{name}: {message}, got {item['input']!r}" if name else message
 
 

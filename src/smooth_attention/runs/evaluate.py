@@ -17,7 +17,7 @@ from smooth_attention.core.records import read_record
 from smooth_attention.data.cache import CachedPairs, cached_pairs
 from smooth_attention.data.sources import Source
 from smooth_attention.metrics import StandardMetrics, count_pixels, score_counts
-from smooth_attention.models.blocks import Block, Mode, SmoothAttention, block_mode
+from smooth_attention.models.blocks import Mode, SmoothAttention, Switchable, block_mode
 from smooth_attention.models.network import Network
 from smooth_attention.models.store import load_model
 from smooth_attention.runs.config import make_config
@@ -71,8 +71,8 @@ def evaluate_network(
 
 
 def other_modes(net: Network) -> list[Mode]:
-    """Return what can be switched off in ``net``: a gate that smooths, a block."""
-    blocks = [module for module in net.modules() if isinstance(module, Block)]
+    """Return what can be switched off in ``net``: a gate that smooths, a block, a filter of the mask."""
+    blocks = [module for module in net.modules() if isinstance(module, Switchable)]
     gates = [b for b in blocks if isinstance(b, SmoothAttention) and (b.threshold, b.fraction) != (None, None)]
     modes: list[Mode] = []
     if gates:

@@ -17,7 +17,7 @@ from smooth_attention.data.dataset import PairDataset, SoftPairDataset
 from smooth_attention.data.sources import Source
 from smooth_attention.data.splits import Split, find_leaks, make_split
 from smooth_attention.metrics import FIGURES, paper_ceiling
-from smooth_attention.models.network import IMAGENET_MEAN, IMAGENET_STD
+from smooth_attention.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from smooth_attention.runs.config import RunConfig
 from smooth_attention.runs.task import PaperTask, SegmentationTask, StandardTask
 

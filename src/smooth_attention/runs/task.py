@@ -17,6 +17,7 @@ from smooth_attention.core.errors import RunError
 from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.sources import IGNORED
 from smooth_attention.metrics import FIGURES, PaperMetrics, count_pixels, score_counts
+from smooth_attention.models.blocks import Block
 from smooth_attention.models.diagnostics import captured_inputs, diagnose_network
 from smooth_attention.models.network import Network
 from smooth_attention.runs.config import RunConfig
@@ -84,6 +85,20 @@ class SegmentationTask(L.LightningModule, ABC):
     @abstractmethod
     def compute_figures(self) -> dict[str, float]:
         """Return the figures of the watched images by the names of ``metrics.jsonl``."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the optimiser's groups: the rest first, then every block's gamma with its own rate and decay."""
+        assert self.config.learning_rate is not None
+        rate, decay = self.config.learning_rate, self.config.weight_decay or 0.0
+        gammas = {id(module.gamma): module.gamma for module in self.net.modules() if isinstance(module, Block)}
+        rest = [parameter for parameter in self.net.parameters() if id(parameter) not in gammas]
+        groups: list[dict[str, Any]] = [{"params": rest, "lr": rate, "weight_decay": decay}]
+        if gammas:
+            own_decay = decay if self.config.decay_gamma else 0.0
+            groups.append(
+                {"params": [*gammas.values()], "lr": rate * self.config.gamma_rate, "weight_decay": own_decay}
+            )
+        return groups
 
     def on_train_epoch_start(self) -> None:
         self.train_losses = []
@@ -162,10 +177,7 @@ class StandardTask(SegmentationTask):
         return {"val_iou": float(iou.mean()) if iou.size else 0.0}
 
     def configure_optimizers(self) -> Any:
-        assert self.config.learning_rate is not None
-        optimizer = torch.optim.AdamW(
-            self.net.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay or 0.0
-        )
+        optimizer = torch.optim.AdamW(self.parameter_groups())
         total = max(1, int(self.trainer.estimated_stepping_batches))
         warmup = max(1, round(WARMUP_FRAC * total))
 
@@ -200,7 +212,4 @@ class PaperTask(SegmentationTask):
         return {f"test_{name}": value for name, value in self.figures.compute().items() if name in FIGURES}
 
     def configure_optimizers(self) -> Any:
-        assert self.config.learning_rate is not None
-        return torch.optim.Adam(
-            self.net.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay or 0.0
-        )
+        return torch.optim.Adam(self.parameter_groups())

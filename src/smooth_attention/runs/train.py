@@ -20,9 +20,9 @@ from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.cache import CachedPairs
 from smooth_attention.data.sources import Source
 from smooth_attention.data.splits import Split
-from smooth_attention.models import PaperUNet, create_model, load_model, resolve_arm
-from smooth_attention.models.diagnostics import THRESHOLDS
-from smooth_attention.models.network import Network, Preprocessing
+from smooth_attention.models import PaperUNet, Preprocessing, create_model, load_model, resolve_arm
+from smooth_attention.models.diagnostics import THRESHOLDS, refuse_single_cells
+from smooth_attention.models.network import Network
 from smooth_attention.runs.config import RunConfig, make_config, read_config, write_config
 from smooth_attention.runs.evaluate import evaluate_network
 from smooth_attention.runs.fit import fit
@@ -99,6 +99,8 @@ def score(
         metrics["val"] = evaluate_network(net, source, split.val, pairs)
     if config.protocol == "paper":
         metrics["paper"] = paper_figures(output / "metrics.jsonl", pairs, split)
+    net.facts = card_facts(config, source, split, metrics)
+    net.save_pretrained(output / "model")
     return {
         "status": "done",
         "device": str(trainer.strategy.root_device),
@@ -110,6 +112,18 @@ def score(
         "seconds": {"train": round(timer.time_elapsed("train"), 1), "evaluate": round(time.monotonic() - started, 1)},
         "metrics": metrics,
         "diagnostics": read_diagnostics(output / "metrics.jsonl"),
+    }
+
+
+def card_facts(config: RunConfig, source: Source, split: Split, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return what the model card says of a training."""
+    return {
+        "arm": config.arm,
+        "data": source.name,
+        "images": {part: len(stems) for part, stems in split.parts().items()},
+        "protocol": config.protocol,
+        "replicate": {"fold": config.fold, "folds": split.folds, "seed": config.seed, "split_seed": config.split_seed},
+        "metrics": {"test": {name: metrics["test"][name] for name in ("pooled", "per_image")}},
     }
 
 
@@ -173,9 +187,11 @@ def build_network(config: RunConfig, source: Source) -> Network:
                 block=block,
                 block_options=options,
                 stages=config.stages,
+                **({} if config.output_stride is None else {"output_stride": config.output_stride}),
             )
     protocol = PROTOCOLS[config.protocol]
     net.preprocessing = Preprocessing(config.image_size, protocol.mean, protocol.std, source.class_names)
+    refuse_single_cells(net, config.image_size)
     return net
 
 

@@ -1,0 +1,167 @@
+"""The model card: what a saved network is, what it was trained on, what its figures mean, how to use it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, TypeGuard
+
+from smooth_attention.models.preprocessing import Preprocessing
+
+NOT_STATED = "not stated; it depends on the data the weights were trained on (the code is Apache-2.0)"
+FIGURES = {
+    "iou": "IoU",
+    "dice": "Dice",
+    "accuracy": "accuracy",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "boundary_iou": "boundary IoU",
+}
+
+
+def write_card(name: str, recipe: Mapping[str, Any], preprocessing: Preprocessing, facts: Mapping[str, Any]) -> str:
+    """Return a model card in Markdown with the hub's metadata.
+
+    Args:
+        name: of the model.
+        recipe: what builds the network, see :class:`Network`.
+        preprocessing: of its input.
+        facts: of its training; empty where it was not trained by this package.
+    """
+    lines = [
+        f"---\n{metadata(name, facts)}---",
+        f"# {name}",
+        f"Segments images into {describe_classes(recipe, preprocessing)}. "
+        "Made with smooth-attention: spatially smooth attention for image segmentation.",
+        table({"": "", **describe(recipe, preprocessing, facts)}),
+        "## Figures",
+        describe_figures(facts),
+        "## Use",
+        "```python\nimport smooth_attention as sa\nfrom PIL import Image\n"
+        f"net = sa.load_model({json.dumps(name, ensure_ascii=False)})  # a directory or a name on the hub; no pickle\n"
+        'mask = sa.predict(net, "photo.jpg")  # uint8 (H, W) at the photo\'s size\n'
+        'Image.fromarray(mask).save("mask.png")  # a label a pixel\n```',
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def metadata(name: str, facts: Mapping[str, Any]) -> str:
+    """Return the YAML that the hub reads."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    test = facts.get("metrics", {}).get("test", {})
+    results = [
+        EvalResult(
+            task_type="image-segmentation",
+            dataset_type=facts["data"],
+            dataset_name=facts["data"],
+            dataset_split="test",
+            metric_type=figure,
+            metric_value=round(value, 4),
+            metric_name=f"{FIGURES[figure]}, pooled over the test images at native size",
+        )
+        for figure, value in test.get("pooled", {}).items()
+        if figure in FIGURES and is_defined(value)
+    ]
+    licence = (
+        {"license": facts["licence"]} if facts.get("licence") else {"license": "other", "license_name": "not-stated"}
+    )
+    return (
+        ModelCardData(
+            library_name="smooth-attention",
+            pipeline_tag="image-segmentation",
+            tags=["image-segmentation", "smooth-attention"],
+            model_name=name,
+            eval_results=results or None,
+            **licence,
+        ).to_yaml()
+        + "\n"
+    )
+
+
+def describe(recipe: Mapping[str, Any], preprocessing: Preprocessing, facts: Mapping[str, Any]) -> dict[str, str]:
+    size = preprocessing.image_size
+    mean, std = ([round(value, 3) for value in values] for values in (preprocessing.mean, preprocessing.std))
+    rows = {
+        "network": describe_network(recipe),
+        "arm": facts.get("arm", "not trained as an arm"),
+        "block": describe_block(recipe),
+        "input": f"RGB resized to {size} x {size}, scaled to 0-1, minus {mean}, divided by {std}",
+        "data": "not stated",
+    }
+    if "data" in facts:
+        images = ", ".join(f"{count} {part}" for part, count in facts["images"].items())
+        rows |= {"data": f"{facts['data']} ({images} images)", "protocol": facts["protocol"]}
+        rows |= {
+            "replicate": ", ".join(f"{key} {value}" for key, value in facts["replicate"].items() if value is not None)
+        }
+    return rows | {"licence of the weights": facts.get("licence", NOT_STATED)}
+
+
+def describe_network(recipe: Mapping[str, Any]) -> str:
+    if recipe["kind"] == "paper":
+        return "PaperUNet: ResNet-18 encoder-decoder without skip connections"
+    options = "".join(f", {name} {value}" for name, value in recipe["smp_options"].items())
+    return f"{recipe['arch']} of segmentation_models.pytorch, encoder {recipe['encoder_name']}{options}"
+
+
+def describe_block(recipe: Mapping[str, Any]) -> str:
+    """Return the network's block, and those that ``insert`` put into it, with their options and places."""
+    place = f"at encoder maps {list(recipe['stages'])}" if "stages" in recipe else "at stride 32"
+    blocks = [(recipe["block"], recipe["block_options"], "on the mask" if recipe["block"] == "median" else place)]
+    blocks += [(each["block"], each["block_options"], f"after {each['module']}") for each in recipe.get("inserted", [])]
+    shown = [
+        ", ".join([name_block(block, options), *(f"{key} {value}" for key, value in options.items()), where])
+        for block, options, where in blocks
+        if block != "none"
+    ]
+    return "; ".join(shown) or "none"
+
+
+def name_block(block: str, options: Mapping[str, Any]) -> str:
+    is_plain = block == "smooth" and options.get("threshold") is None and options.get("fraction") is None
+    return "plain attention (smooth without threshold)" if is_plain else block
+
+
+def describe_classes(recipe: Mapping[str, Any], preprocessing: Preprocessing) -> str:
+    if preprocessing.class_names:
+        return f"{len(preprocessing.class_names)} classes: {', '.join(preprocessing.class_names)}"
+    return "foreground and background" if recipe["classes"] == 1 else f"{recipe['classes']} classes"
+
+
+def describe_figures(facts: Mapping[str, Any]) -> str:
+    """Return the figures of the test images with their convention, or that there are none."""
+    test = facts.get("metrics", {}).get("test")
+    if not test:
+        return "None: this network was not scored by the package."
+    rows = [
+        f"| {title} | {show(test['pooled'].get(name))} | {show(test['per_image'].get(name))} |"
+        for name, title in FIGURES.items()
+        if name in test["pooled"]
+    ]
+    return "\n".join(
+        [
+            f"On {facts['images']['test']} test images at native size, protocol `standard`, of the foreground or the "
+            "mean over the classes; a mean of images leaves out those where the figure is undefined. "
+            "One training (one seed) is no evidence that one arm is better than another.",
+            "",
+            "| figure | pooled over images | mean of images |",
+            "|---|---|---|",
+            *rows,
+        ]
+    )
+
+
+def show(value: float | None) -> str:
+    return f"{value:.4f}" if is_defined(value) else "undefined"
+
+
+def is_defined(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
+
+
+def table(rows: Mapping[str, str]) -> str:
+    (left, right), *rest = ((key, value.replace("|", "\\|")) for key, value in rows.items())
+    return "\n".join([f"| {left} | {right} |", "|---|---|", *(f"| {key} | {value} |" for key, value in rest)])

@@ -1,0 +1,85 @@
+"""One suite for all networks: a few of them here, all of them by ``make support``."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from network_checks import CHECKS
+from smooth_attention.core.networks import ARCHITECTURES, default_stages
+from smooth_attention.models import Network, PaperUNet, create_model
+from smooth_attention.models.smp import find_read_maps
+
+OPTIONS = {"threshold": 0.05, "gamma_init": 0.5}
+
+
+def build(arch, encoder_name="resnet18", **options):
+    options = {"block_options": OPTIONS, **options}
+    return create_model(arch, encoder_name=encoder_name, encoder_weights=None, **options)
+
+
+NETWORKS = {
+    "paper": lambda: PaperUNet(None, threshold=None, block_options=OPTIONS),
+    "unet-resnet18-stages": lambda: build("unet", stages=(3, -1), classes=3),
+    "deeplabv3plus-mobilenet_v2-dilated": lambda: build("deeplabv3plus", "mobilenet_v2", output_stride=8),
+    "fpn-mit_b0-classes": lambda: build("fpn", "mit_b0", classes=3),
+    "unet-convnext": lambda: build("unet", "tu-convnext_atto"),
+    "pan-resnet18": lambda: build("pan"),
+    "dpt-vit": lambda: build("dpt", "tu-vit_tiny_patch16_224"),
+}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def network(request: pytest.FixtureRequest) -> Network:
+    torch.manual_seed(0)
+    return NETWORKS[request.param]()
+
+
+@pytest.mark.parametrize("check", [name for name in CHECKS if name != "compile"])
+def test_network_passes_the_common_check(network, check):
+    CHECKS[check](network)
+
+
+def test_networks_compile_into_one_graph():
+    """In a process without the shape checks, which can't be traced."""
+    code = (
+        "import network_checks, test_networks\n"
+        "for name, build in test_networks.NETWORKS.items():\n"
+        "    network_checks.check_compile(build())\n"
+        "    print(name)"
+    )
+    here = Path(__file__).parent
+    ran = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {[str(here), str(here.parent)]}\n{code}"],
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert ran.stdout.split() == list(NETWORKS)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_default_stage_is_the_second_deepest_map_that_is_read(arch):
+    """The static table, against what a gradient says; create_model refuses a stage that the decoder does not read."""
+    net = build(arch, "tu-vit_tiny_patch16_224" if arch == "dpt" else "resnet18")
+    read, count = find_read_maps(net), len(net.model.encoder.out_channels)
+    assert count - 1 in read
+    assert default_stages(arch) == ((-2,) if count - 2 in read else (-1,))
+
+
+@pytest.mark.parametrize(
+    ("check", "spoil"),
+    [
+        ("forward", lambda net: net.model.segmentation_head[0].bias.data.fill_(float("nan"))),
+        ("block", lambda net: net.model.encoder.blocks["4"].gamma.data.zero_()),
+        ("backward", lambda net: net.model.decoder.requires_grad_(False)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_common_check_finds_a_planted_fault(check, spoil):
+    net = build("unet")
+    spoil(net)
+    with pytest.raises(AssertionError):
+        CHECKS[check](net)
