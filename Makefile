@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check results bench clean
+.PHONY: demo test check results bench support clean
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -28,6 +28,11 @@ results: .venv/.installed
 # docs/benchmarks: measured beside target; about ten minutes on 2 cores that do nothing else
 bench: .venv/.installed
 	$(BIN)/python benchmarks/op.py --output docs/benchmarks
+	$(BIN)/python benchmarks/networks.py --output docs/benchmarks
+
+# docs/support.md: every network through the common checks; about ten minutes on 2 cores
+support: .venv/.installed
+	PYTHONPATH=tests $(BIN)/python benchmarks/support.py
 
 clean:
 	rm -rf .venv out
