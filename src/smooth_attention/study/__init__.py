@@ -1,0 +1,1 @@
+"""Studies: what helps, by how much, how sure."""
