@@ -25,12 +25,12 @@ check: .venv/.installed
 results: .venv/.installed
 	$(BIN)/python benchmarks/real_images.py ../shared/data --output runs/results
 
-# docs/benchmarks: measured beside target; about ten minutes on 2 cores that do nothing else
+# docs/benchmarks: measured beside target, on 2 cores that do nothing else
 bench: .venv/.installed
 	$(BIN)/python benchmarks/op.py --output docs/benchmarks
 	$(BIN)/python benchmarks/networks.py --output docs/benchmarks
 
-# docs/support.md: every network through the common checks; about ten minutes on 2 cores
+# docs/support.md: every network through the common checks; took 23 minutes on 2 cores beside other work
 support: .venv/.installed
 	PYTHONPATH=tests $(BIN)/python benchmarks/support.py
 

@@ -76,8 +76,8 @@ def check_backward(net: Network) -> None:
 
 
 def is_unused_by_design(name: str) -> bool:
-    """Layers of an encoder that follow the last map it hands over, and the residual of DPT's deepest fusion."""
-    return ".encoder." in name or "decoder.fusion_blocks" in name
+    """Layers of SMP's encoder that follow the last map it hands over, and the residual of DPT's deepest fusion."""
+    return ".encoder.encoder." in name or "decoder.fusion_blocks" in name
 
 
 def check_odd_sizes(net: Network) -> None:

@@ -7,21 +7,13 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
+import recipes
 from smooth_attention.metrics import StandardMetrics
 from smooth_attention.models import PaperUNet, Preprocessing, create_model, insert
 from smooth_attention.models.card import FIGURES, write_card
 
-UNET = {
-    "kind": "smp",
-    "arch": "unet",
-    "encoder_name": "resnet18",
-    "classes": 1,
-    "block": "smooth",
-    "block_options": {"threshold": 0.35},
-    "stages": [-2],
-    "smp_options": {},
-}
-PAPER = {"kind": "paper", "classes": 1, "block": "smooth", "block_options": {"scale": 1.0, "fraction": 0.25}}
+UNET = recipes.UNET | {"block_options": {"threshold": 0.35}}
+PAPER = recipes.PAPER | {"block_options": {"scale": 1.0, "fraction": 0.25}}
 
 
 def make_facts(*, with_prediction=True, **changes):

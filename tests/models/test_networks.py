@@ -75,6 +75,7 @@ def test_default_stage_is_the_second_deepest_map_that_is_read(arch):
         ("forward", lambda net: net.model.segmentation_head[0].bias.data.fill_(float("nan"))),
         ("block", lambda net: net.model.encoder.blocks["4"].gamma.data.zero_()),
         ("backward", lambda net: net.model.decoder.requires_grad_(False)),
+        ("backward", lambda net: net.model.encoder.blocks["4"].query.requires_grad_(False)),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -221,6 +221,15 @@ def test_median_of_classes_is_the_majority_of_the_window(shape, num_classes, siz
         np.testing.assert_array_equal(image.numpy(), vote_by_hand(before.numpy(), num_classes, size))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_median_outvotes_a_pixel_whose_classes_have_equal_logits(dtype):
+    logits = torch.zeros(1, 3, 3, 3, dtype=dtype)
+    logits[:, 2] = 7.0
+    logits[..., 1, 1] = 7.0  # all three classes; the first one counts
+    assert logits.argmax(1)[0, 1, 1] == 0
+    assert (MedianFilter(size=3).eval()(logits).argmax(1) == 2).all()
+
+
 def test_median_of_classes_keeps_the_label_in_a_tie():
     """Of nine pixels four are 0, four are 1 at the centre; three of each of three classes are a tie as well."""
     labels = torch.tensor([[[0, 1, 0], [1, 1, 0], [2, 1, 0]], [[0, 1, 2], [0, 2, 1], [0, 1, 2]]])

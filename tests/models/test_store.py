@@ -8,6 +8,7 @@ import segmentation_models_pytorch as smp
 import torch
 from safetensors.torch import load_file, save_file
 
+from recipes import PAPER, UNET
 from smooth_attention.core.errors import DataError
 from smooth_attention.models import (
     ARMS,
@@ -21,18 +22,6 @@ from smooth_attention.models import (
 )
 from smooth_attention.models.network import Network
 from smooth_attention.models.saved import digest, digest_file
-
-PAPER = {"kind": "paper", "classes": 1, "block": "smooth", "block_options": {"scale": 1.0, "threshold": 0.05}}
-UNET = {
-    "kind": "smp",
-    "arch": "unet",
-    "encoder_name": "resnet18",
-    "classes": 1,
-    "block": "smooth",
-    "block_options": {"threshold": 0.05},
-    "stages": [-2],
-    "smp_options": {},
-}
 
 
 @pytest.fixture

@@ -77,6 +77,17 @@ def test_images_as_the_unit_would_raise_false_alarms() -> None:
     assert (p_values < LEVEL).mean() > 0.12
 
 
+def test_degrees_of_freedom_by_satterthwaite_would_raise_false_alarms() -> None:
+    """Why they are not used: three seeds agree by chance, and their mean square takes the freedom of the images."""
+    differences = draw_seeds(3, 60, 1.0, 2.0, 0.5, seed=0)
+    mean, variance, _ = crossed_moments(differences)
+    seed_square = 60 * differences.mean(2).var(1, ddof=1)
+    group_square = 3 * differences.mean(1).var(1, ddof=1)
+    freedom = (seed_square + group_square) ** 2 / (seed_square**2 / 2 + group_square**2 / 59)
+    assert share_rejected(mean, variance, freedom) > MOST
+    assert share_rejected(*crossed_moments(differences)) <= MOST
+
+
 @pytest.mark.parametrize("num_seeds", [3, 5, 10])
 @pytest.mark.parametrize("run_sd", [0.5, 2.0])
 def test_power_is_as_predicted(num_seeds: int, run_sd: float) -> None:

@@ -221,6 +221,18 @@ class SmoothAttention(Block):
 
 
 @contextmanager
+def evaluation_mode(net: nn.Module) -> Iterator[None]:
+    """Run ``net`` in evaluation mode inside the context; after it every module is in its own mode again."""
+    modes = {module: module.training for module in net.modules()}
+    try:
+        net.eval()
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
 def block_mode(net: nn.Module, mode: Mode) -> Iterator[None]:
     """Run what ``net`` can switch in ``mode`` inside the context: the same weights without gate, or without block.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from smooth_attention import ops
 from smooth_attention.core.errors import ShapeError
-from smooth_attention.models.blocks import Block, SmoothAttention
+from smooth_attention.models.blocks import Block, SmoothAttention, evaluation_mode
 
 THRESHOLDS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
 MAX_ROWS = 1024
@@ -90,13 +90,8 @@ def refuse_single_cells(net: nn.Module, image_size: int) -> None:
     Raises:
         ShapeError: naming the grid and what to change.
     """
-    modes = {module: module.training for module in net.modules()}
-    try:
-        with captured_inputs(net.eval()) as inputs:
-            net(next(net.parameters()).new_zeros(1, 3, image_size, image_size))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluation_mode(net), captured_inputs(net) as inputs:
+        net(next(net.parameters()).new_zeros(1, 3, image_size, image_size))
     for block, x in inputs.items():
         if isinstance(block, SmoothAttention) and x[0, 0].numel() == 1:
             raise ShapeError(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from smooth_attention.core.errors import OptionError, ShapeError
 from smooth_attention.core.names import suggest
 from smooth_attention.models.arms import BLOCKS, build_block
-from smooth_attention.models.blocks import block_mode
+from smooth_attention.models.blocks import block_mode, evaluation_mode
 from smooth_attention.models.network import Network
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -59,8 +59,9 @@ def insert(
             (B, C, *grid).
         block: one of ``"smooth"``, ``"random"``, ``"blur"``, ``"se"``, ``"cbam"``, ``"gc"``, ``"nl"``, ``"scse"``.
         block_options: of the block, e.g. ``{"threshold": 0.4}``; the axes of the grid are found out.
-        sample: an input of the network, or a tuple of its arguments, for one dry forward in evaluation mode. ``None``:
-            zeros of one image with the channels of its first convolution, 224 cells a side, 64 for volumes.
+        sample: an input of the network, or a tuple of its arguments, for two dry forwards in evaluation mode, before
+            and after. ``None``: zeros of one image with the channels of its first convolution, 224 cells a side, 64
+            for volumes.
 
     Raises:
         OptionError: on a module or block that does not exist, or a network that does not take the sample.
@@ -166,10 +167,8 @@ def run_dry(net: nn.Module, names: list[str], sample: Tensor | tuple[Any, ...] |
         net.get_submodule(name).register_forward_hook(lambda module, args, out, name=name: note(name, out))
         for name in names
     ]
-    modes = {module: module.training for module in net.modules()}
     try:
-        net.eval()
-        with torch.no_grad():
+        with evaluation_mode(net), torch.no_grad():
             net(*arguments)
     except Exception as error:  # whatever somebody's network raises
         shown = [tuple(each.shape) if isinstance(each, Tensor) else type(each).__name__ for each in arguments]
@@ -180,8 +179,6 @@ def run_dry(net: nn.Module, names: list[str], sample: Tensor | tuple[Any, ...] |
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
     if missing := [name for name in names if name not in found]:
         raise OptionError(f"the forward pass never calls module {missing[0]!r}; name one that it calls as a whole")
     return found

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from smooth_attention.core.errors import OptionError, ShapeError
 from smooth_attention.models.arms import build_filter
+from smooth_attention.models.hub import push
 from smooth_attention.models.preprocessing import Preprocessing
 from smooth_attention.models.saved import write_saved
 
@@ -98,8 +99,6 @@ class Network(nn.Module):
         Raises:
             DataError: where the hub refuses or can't be reached.
         """
-        from smooth_attention.models.hub import push
-
         return push(self, name, licence=licence, private=private)
 
 

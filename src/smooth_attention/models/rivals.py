@@ -130,6 +130,10 @@ class MedianFilter(Switchable):
         votes_BLHW = torch.zeros_like(logits, dtype=torch.float32).scatter(1, own_B1HW, 1.0)
         winner_B1HW = (self.shares(votes_BLHW) + 0.5 / self.size**2 * votes_BLHW).argmax(1, keepdim=True)
         best_B1HW, other_B1HW = logits.gather(1, own_B1HW), logits.gather(1, winner_B1HW)
+        # where classes share the largest logit, an exchange alone would leave the first of them on top
+        is_shared_B1HW = ((logits == best_B1HW).sum(1, keepdim=True) > 1) & (winner_B1HW != own_B1HW)
+        step_B1HW = torch.finfo(logits.dtype).eps * (1 + best_B1HW.abs())
+        best_B1HW = torch.where(is_shared_B1HW, best_B1HW + step_B1HW, best_B1HW)
         return logits.scatter(1, own_B1HW, other_B1HW).scatter(1, winner_B1HW, best_B1HW)
 
     def shares(self, votes: Tensor) -> Tensor:

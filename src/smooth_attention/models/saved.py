@@ -1,4 +1,4 @@
-"""A model directory: ``config.json``, ``model.safetensors`` and a model card, each bound to the others by a digest."""
+"""A model directory: a model card, and ``config.json`` and ``model.safetensors``, which hold each other's digest."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from smooth_attention.core.errors import ConfigError, OptionError
 from smooth_attention.core.names import suggest
 from smooth_attention.core.networks import ARCHITECTURES, default_stages
 from smooth_attention.models.arms import FILTERS, build_block, check_block
+from smooth_attention.models.blocks import evaluation_mode
 from smooth_attention.models.network import Network, check_classes
 from smooth_attention.models.saved import read_weights
 
@@ -279,14 +280,10 @@ def find_read_maps(net: SMPNetwork) -> list[int]:
         OptionError: where encoder and decoder don't fit each other.
     """
     encoder, decoder = net.model.encoder.encoder, net.model.decoder
-    modes = {module: module.training for module in net.modules()}
-    net.eval()
-    parameter = next(net.parameters())
     side = max(64, net.min_side)
     try:
-        with torch.no_grad():
-            maps, prefix_tokens = split_features(encoder(parameter.new_zeros(1, 3, side, side)))
-        with torch.enable_grad():
+        with evaluation_mode(net), torch.enable_grad():
+            maps, prefix_tokens = split_features(encoder(next(net.parameters()).new_zeros(1, 3, side, side)))
             leaves = [each.detach().requires_grad_() for each in maps]
             decoded = decoder(leaves) if prefix_tokens is None else decoder(leaves, prefix_tokens)
             gradients = torch.autograd.grad(decoded.sum(), leaves, allow_unused=True)
@@ -295,9 +292,6 @@ def find_read_maps(net: SMPNetwork) -> list[int]:
         raise OptionError(
             f"{net.recipe['arch']} can't decode {net.recipe['encoder_name']} with {net.recipe['smp_options']}: {reason}"
         ) from error
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     return [index for index, gradient in enumerate(gradients) if gradient is not None and gradient.numel()]
 
 
