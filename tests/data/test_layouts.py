@@ -59,7 +59,7 @@ def test_layout_is_recognised_from_outer_and_inner_directory(published):
     outer, inner, named = open_source(root), open_source(tree), open_source(str(root), name)
     for source in (outer, inner, named):
         assert type(source) is PUBLISHED[name]
-        assert (source.name, source.class_names, source.num_logits) == (name, None, 1)
+        assert (source.name, source.layout, source.class_names, source.num_logits) == (name, name, None, 1)
         assert source.stems == outer.stems == tuple(sorted(set(outer.stems)))
         assert source.fingerprint == outer.fingerprint
         assert all(stem == Path(stem).name and " " not in stem for stem in source.stems)

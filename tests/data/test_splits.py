@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from smooth_attention.core.errors import DataError
 from smooth_attention.data.folder import FolderSource
 from smooth_attention.data.sources import Source
-from smooth_attention.data.splits import VALIDATION_FRAC, find_copies, find_leaks, make_split
+from smooth_attention.data.splits import VALIDATION_FRAC, find_copies, find_leaks, keep_share, make_split
 
 
 class Names(Source):
@@ -238,3 +238,35 @@ def test_few_groups_make_fewer_folds():
     assert make_split(source).folds == 4
     with pytest.raises(DataError, match="got fold=4 of folds=4"):
         make_split(source, fold=4)
+
+
+@given(GROUP_SIZES, st.sampled_from([0.25, 0.5, 0.9]))
+def test_share_of_the_training_pairs_keeps_whole_groups_and_the_other_parts(group_sizes, share):
+    source = Names(group_sizes)
+    split = make_split(source, folds=3)
+    try:
+        kept = keep_share(source, split, share, 0)
+    except DataError:
+        trained = [source.groups[stem] for stem in split.train]
+        assert min(map(trained.count, trained)) / 2 > share * len(split.train)
+        return
+    assert (kept.val, kept.test, kept.folds) == (split.val, split.test, split.folds)
+    assert set(kept.train) <= set(split.train)
+    groups = {source.groups[stem] for stem in kept.train}
+    assert {stem for stem in split.train if source.groups[stem] in groups} == set(kept.train)
+    assert abs(len(kept.train) - share * len(split.train)) <= max(group_sizes)
+
+
+def test_share_is_the_same_whenever_drawn_and_all_of_it_is_the_split():
+    split = make_split(SINGLES, folds=5)
+    halves = [keep_share(SINGLES, split, 0.5, 0) for _ in range(2)]
+    assert halves[0] == halves[1]
+    assert abs(len(halves[0].train) - len(split.train) / 2) <= 0.5
+    assert keep_share(SINGLES, split, 0.5, 1) != halves[0]
+    assert keep_share(SINGLES, split, 1.0, 0) is split
+
+
+def test_share_below_one_group_is_refused():
+    split = make_split(SINGLES, folds=5)
+    with pytest.raises(DataError, match=r"0.01 of the \d+ training pairs of names is less than the smallest"):
+        keep_share(SINGLES, split, 0.01, 0)

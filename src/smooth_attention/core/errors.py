@@ -31,6 +31,10 @@ class ConfigError(RequestError):
     """A configuration does not fit its fields, or a directory holds another one."""
 
 
+class DamagedError(ConfigError):
+    """A file that this package wrote is damaged; the message says how to make it again."""
+
+
 class DataWarning(UserWarning):
     """Something about the data that a user should know before believing a figure."""
 

@@ -56,6 +56,8 @@ class FolderSource(FileSource):
         DataError: where folders are missing, stems are ambiguous or a list names what is not there.
     """
 
+    layout = "folder"
+
     def __init__(self, root: Path) -> None:
         self.root, self.name = root, root.resolve().name
         if not root.is_dir():

@@ -47,7 +47,7 @@ class PublishedSource(FileSource):
         tree = self.find_tree(root)
         if tree is None:
             raise missing(root, f"layout {self.name!r} needs {self.expected}")
-        self.root, self.tree = root, tree
+        self.root, self.tree, self.layout = root, tree, self.name
         self.find_files()
         self.stems = tuple(sorted(self.image_files.keys() & self.mask_files.keys()))
         if not self.stems:

@@ -36,6 +36,7 @@ class Source(ABC):
 
     Attributes:
         name: of the dataset, for tables.
+        layout: name of the layout of its directory; None of generated data.
         class_names: one name per label, or None for a binary task.
         stems: names of the pairs, unique, sorted.
         groups: from stem to its group; a group lies wholly in one part of a split.
@@ -46,6 +47,7 @@ class Source(ABC):
     """
 
     name: str
+    layout: str | None = None
     class_names: tuple[str, ...] | None = None
     stems: tuple[str, ...]
     groups: Mapping[str, str]
@@ -117,7 +119,7 @@ class Subset(Source):
             raise DataError(f"nothing is left of {whole.name}: none of its {len(whole.stems)} pairs can be used")
         self.whole = whole
         self.name, self.class_names, self.stems, self.notes = whole.name, whole.class_names, stems, whole.notes
-        self.keeps_lists = whole.keeps_lists
+        self.keeps_lists, self.layout = whole.keeps_lists, whole.layout
         self.groups = {stem: whole.groups[stem] for stem in stems}
         kept = set(stems)
         self.given_splits = {

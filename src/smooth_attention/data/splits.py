@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -76,6 +76,29 @@ def make_split(source: Source, *, split_seed: int = 0, fold: int = 0, folds: int
     return checked_split(
         source, {part: [s for g in groups for s in members[g]] for part, groups in parts.items()}, folds
     )
+
+
+def keep_share(source: Source, split: Split, share: float, split_seed: int) -> Split:
+    """Return the split with about ``share`` of its training pairs, drawn in whole groups, the same for every seed.
+
+    Raises:
+        DataError: where less than one group would be left.
+    """
+    if share == 1:
+        return split
+    members = members_by_group(source, split.train)
+    groups = sorted(members)
+    np.random.default_rng(derive_seed(split_seed, "share", *split.test)).shuffle(groups)
+    kept: list[str] = []
+    for group in groups:
+        if len(kept) + len(members[group]) / 2 <= share * len(split.train):
+            kept += members[group]
+    if not kept:
+        raise DataError(
+            f"{share:g} of the {len(split.train)} training pairs of {source.name} is less than the smallest of its "
+            f"{len(groups)} groups; use a larger train_frac"
+        )
+    return replace(split, train=tuple(sorted(kept)))
 
 
 def given_split(source: Source, split_seed: int) -> Split:

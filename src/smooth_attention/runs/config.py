@@ -95,6 +95,9 @@ class RunConfig(BaseModel):
     augment: bool | None = Field(
         None, description="Random flips, affine maps, colour jitter; left out: yes, for protocol 'paper' no."
     )
+    train_frac: float = Field(
+        1.0, gt=0, le=1, description="Share of the training images that trains, drawn in whole groups."
+    )
     seed: int = Field(0, ge=0, description="Moves weights, order and augmentation; never the split.")
     split_seed: int = Field(0, ge=0, description="Moves the split.")
     fold: int = Field(0, ge=0, description="Which fold is the test part.")
@@ -172,11 +175,11 @@ def make_config(values: dict[str, Any], *, source: str = "") -> RunConfig:
         ) from error
 
 
-def explain(item: Any) -> str:
+def explain(item: Any, model: type[BaseModel] | None = None) -> str:
     """Return one clause for one pydantic error: what was expected, what came."""
     name = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        return f"no option {name!r}; {suggest(name, RunConfig.model_fields)}"
+        return f"no option {name!r}; {suggest(name, (model or RunConfig).model_fields)}"
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "literal_error":
         allowed = re.findall(r"'([^']+)'", item["ctx"]["expected"])

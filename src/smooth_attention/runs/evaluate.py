@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from smooth_attention.metrics import StandardMetrics, count_pixels, score_counts
 from smooth_attention.models.blocks import Mode, SmoothAttention, Switchable, block_mode
 from smooth_attention.models.network import Network
 from smooth_attention.models.store import load_model
-from smooth_attention.runs.config import make_config
+from smooth_attention.runs.config import RunConfig, make_config
 from smooth_attention.runs.inputs import open_checked_source
 from smooth_attention.runs.pictures import encode_mask
 
@@ -57,7 +58,7 @@ def evaluate_network(
     """
     metrics = StandardMetrics(source.class_names, groups=dict(source.groups))
     others = other_modes(net) if switch_blocks else []
-    switched = {other: SwitchedCounts(source.num_labels) for other in others}
+    switched = {other: SwitchedCounts(source.class_names) for other in others}
     for number, (stem, logits) in enumerate(predict_pairs(net, stems, pairs, [mode, *others])):
         truth = source.load(stem).mask
         native = [resize_logits(each, truth.shape) for each in logits]
@@ -85,9 +86,10 @@ def other_modes(net: Network) -> list[Mode]:
 class SwitchedCounts:
     """What the masks of the same network look like with something switched off, beside its masks as trained."""
 
-    def __init__(self, num_labels: int) -> None:
-        self.num_labels = num_labels
-        self.counts = np.zeros((num_labels, 4), dtype=np.int64)
+    def __init__(self, class_names: Sequence[str] | None) -> None:
+        self.is_binary = class_names is None
+        self.num_labels = 2 if class_names is None else len(class_names)
+        self.counts = np.zeros((self.num_labels, 4), dtype=np.int64)
         self.changed = self.total = 0
 
     def add(self, before: np.ndarray, after: np.ndarray, truth: np.ndarray) -> None:
@@ -97,7 +99,7 @@ class SwitchedCounts:
         self.total += int(counted.sum())
 
     def compute(self) -> dict[str, float]:
-        iou = score_counts(self.counts if self.num_labels > 2 else self.counts[1:])["iou"]
+        iou = score_counts(self.counts[1:] if self.is_binary else self.counts)["iou"]
         return {
             "iou": float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan"),
             "changed_pixels": self.changed / max(1, self.total),
@@ -140,6 +142,47 @@ def label_map(logits: Tensor) -> np.ndarray:
     return labels
 
 
+@dataclass(frozen=True, slots=True)
+class OpenedRun:
+    """A finished run with all that scoring it again takes.
+
+    Attributes:
+        record: of the run.
+        config: of the run.
+        net: its network.
+        source: its data.
+        pairs: the same at the network's size.
+    """
+
+    record: dict[str, Any]
+    config: RunConfig
+    net: Network
+    source: Source
+    pairs: CachedPairs
+
+
+def open_run(run: Path, *, cache: Path) -> OpenedRun:
+    """Return a finished run, ready to be scored again.
+
+    Args:
+        run: the run directory.
+        cache: where decoded images live.
+
+    Raises:
+        ConfigError: where there is no finished run, or its data changed.
+        DataError: where its data or model is gone.
+    """
+    record = read_record(run)
+    if record["status"] != "done":
+        raise ConfigError(f"{run} is {record['status']}, not done; run the same train command again to finish it")
+    config = make_config(record["config"], source=str(run / "record.json"))
+    source, _ = open_checked_source(config)
+    if source.fingerprint != record["data"]["fingerprint"]:
+        raise ConfigError(f"the data of {source.name} changed since {run} was trained; its split no longer holds")
+    pairs = cached_pairs(source, image_size=config.image_size, directory=cache)
+    return OpenedRun(record, config, load_model(run), source, pairs)
+
+
 def evaluate_run(run: Path, *, split: str, mode: Mode, cache: Path) -> dict[str, Any]:
     """Return the figures of a finished run's network on one part of its own split.
 
@@ -153,18 +196,11 @@ def evaluate_run(run: Path, *, split: str, mode: Mode, cache: Path) -> dict[str,
         ConfigError: where there is no finished run, its data changed, or it has nothing to switch off.
         DataError: where its data or model is gone.
     """
-    record = read_record(run)
-    if record["status"] != "done":
-        raise ConfigError(f"{run} is {record['status']}, not done; run the same train command again to finish it")
-    config = make_config(record["config"], source=str(run / "record.json"))
-    source, _ = open_checked_source(config)
-    if source.fingerprint != record["data"]["fingerprint"]:
-        raise ConfigError(f"the data of {source.name} changed since {run} was trained; its split no longer holds")
-    net = load_model(run)
+    opened = open_run(run, cache=cache)
+    net, source, pairs = opened.net, opened.source, opened.pairs
     if mode != "on" and mode not in other_modes(net):
         what = "gate that smooths" if mode == "gate_off" else "block"
-        raise ConfigError(f"{run} has arm {config.arm!r}, which has no {what} to switch off")
-    pairs = cached_pairs(source, image_size=config.image_size, directory=cache)
-    stems = record["data"]["split"][split]
+        raise ConfigError(f"{run} has arm {opened.config.arm!r}, which has no {what} to switch off")
+    stems = opened.record["data"]["split"][split]
     metrics = evaluate_network(net, source, stems, pairs, mode=mode, switch_blocks=mode == "on")
-    return {"run": str(run), "split": split, "mode": mode, "protocol": config.protocol, "metrics": metrics}
+    return {"run": str(run), "split": split, "mode": mode, "protocol": opened.config.protocol, "metrics": metrics}

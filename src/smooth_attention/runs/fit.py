@@ -147,6 +147,13 @@ def choose_precision(name: str | None) -> Any:
     return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[name]
 
 
+def autocast(name: str | None, device: torch.device) -> torch.autocast:
+    """Return the context in which the trainer of this precision runs a network."""
+    kind = choose_precision(name)
+    dtype = torch.float16 if kind == "16-mixed" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=kind != "32-true")
+
+
 def has_native_bf16() -> bool:
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

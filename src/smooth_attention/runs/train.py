@@ -19,7 +19,7 @@ from smooth_attention.core.records import read_record, write_record
 from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.cache import CachedPairs
 from smooth_attention.data.sources import Source
-from smooth_attention.data.splits import Split
+from smooth_attention.data.splits import Split, keep_share
 from smooth_attention.models import PaperUNet, Preprocessing, create_model, load_model, resolve_arm
 from smooth_attention.models.diagnostics import THRESHOLDS, refuse_single_cells
 from smooth_attention.models.network import Network
@@ -52,7 +52,7 @@ def train(config: RunConfig, output: Path, *, cache: Path) -> dict[str, Any]:
         return read_record(output)
     protocol = PROTOCOLS[config.protocol]
     source, notes = open_checked_source(config)
-    split = protocol.split(source, config)
+    split = keep_share(source, protocol.split(source, config), config.train_frac, config.split_seed)
     pairs = protocol.pairs(source, image_size=config.image_size, directory=cache)
     refuse_other_data(output, source)
     if not config.allow_absent_classes:
@@ -150,8 +150,8 @@ def is_done(config: RunConfig, output: Path) -> bool:
 def refuse_other_data(output: Path, source: Source) -> None:
     if not (output / "record.json").is_file():
         return
-    before = read_record(output)["data"]["fingerprint"]
-    if before != source.fingerprint:
+    before = read_record(output).get("data")  # a run that failed before its data was open has none
+    if before is not None and before["fingerprint"] != source.fingerprint:
         raise ConfigError(f"the data of {source.name} changed since {output} was begun; name another directory")
 
 
@@ -201,6 +201,7 @@ def first_record(config: RunConfig, source: Source, split: Split, notes: list[st
         "config": config.model_dump(mode="json"),
         "data": {
             "name": source.name,
+            "layout": source.layout,
             "fingerprint": source.fingerprint,
             "class_names": source.class_names,
             "split": split.parts(),

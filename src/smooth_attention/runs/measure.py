@@ -1,0 +1,126 @@
+"""What a study asks of a finished run beyond its test figures: overfitting, attention, masks, corrupted images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from smooth_attention.core.records import read_record, write_record
+from smooth_attention.data.cache import CachedPairs
+from smooth_attention.data.folder import read_mask
+from smooth_attention.data.sources import Source
+from smooth_attention.metrics import count_pixels
+from smooth_attention.metrics.shape import autocorrelation, count_components, perimeter2_area, total_variation
+from smooth_attention.models.blocks import SmoothAttention
+from smooth_attention.models.diagnostics import captured_inputs
+from smooth_attention.models.network import Network
+from smooth_attention.runs.evaluate import MAX_PREDICTIONS, label_map, open_run, predict_pairs, resize_logits
+from smooth_attention.runs.robustness import evenly, mean_defined, measure_robustness, score, used_rows
+
+MAX_TRAIN_IMAGES = 100
+MAX_ATTENTION_IMAGES = 16
+MAX_POSITIONS = 64
+MAP_FIGURES = {"total_variation": total_variation, "autocorrelation": autocorrelation}
+
+
+def measure_run(directory: Path, *, cache: Path, corruptions: bool = False) -> dict[str, Any]:
+    """Add to the record of a finished run what it lacks of this; a second call changes nothing.
+
+    - ``metrics.train``: ``pooled`` and ``per_image`` IoU of at most 100 training images, evenly spaced, at native size
+    - ``measures.attention``: ``total_variation`` and ``autocorrelation`` of the rows as maps, ``plain`` before and
+      ``smoothed`` after smoothing: mean over at most 64 evenly spaced positions of at most 16 test images, over heads
+      and blocks; rows without autocorrelation (all values equal) left out. None without attention.
+    - ``measures.masks``: ``components`` and ``perimeter2_area`` of the written predictions, mean over images; of
+      classes the mean over those in the mask first. A mask without foreground has 0 components, and no ratio.
+    - ``metrics.test.corruptions``, if asked for: what ``measure_robustness`` says of the test images
+
+    Args:
+        directory: the run directory.
+        cache: where decoded images live.
+        corruptions: whether corrupted test images are scored too; they are the same for all runs of a split.
+
+    Returns:
+        The record.
+
+    Raises:
+        ConfigError: where there is no finished run, or its data changed.
+        DataError: where its data, model or predictions are gone.
+    """
+    record = read_record(directory)
+    metrics = record.get("metrics", {"test": {}})
+    lacks_measures = "measures" not in record or "train" not in metrics
+    lacks_corruptions = corruptions and "corruptions" not in metrics["test"]
+    if record["status"] == "done" and not (lacks_measures or lacks_corruptions):
+        return record
+    opened = open_run(directory, cache=cache)
+    net, source, pairs, split = opened.net, opened.source, opened.pairs, record["data"]["split"]
+    if lacks_measures:
+        metrics["train"] = score_iou(net, source, evenly(split["train"], MAX_TRAIN_IMAGES), pairs)
+        masks = [directory / "predictions" / f"{stem}.png" for stem in split["test"][:MAX_PREDICTIONS]]
+        record["measures"] = {
+            "attention": measure_attention(net, evenly(split["test"], MAX_ATTENTION_IMAGES), pairs),
+            "masks": measure_masks(masks, source.class_names),
+        }
+    if lacks_corruptions:
+        seed = opened.config.split_seed
+        metrics["test"]["corruptions"] = measure_robustness(net, source, split["test"], pairs, seed=seed)
+    write_record(directory, record)
+    return read_record(directory)
+
+
+def score_iou(net: Network, source: Source, stems: Sequence[str], pairs: CachedPairs) -> dict[str, Any]:
+    """Return pooled and per-image IoU at native size, by the rules of protocol ``standard``, and nothing dearer."""
+    counts = []
+    for stem, (logits,) in predict_pairs(net, stems, pairs, ["on"]):
+        truth = source.load(stem).mask
+        counts.append(count_pixels(label_map(resize_logits(logits, truth.shape)), truth, num_classes=source.num_labels))
+    found = score(np.stack(counts), source)
+    return {
+        "pooled": {"iou": found["iou"]},
+        "per_image": {"iou": found["iou_per_image"]},
+        "num_images": len(stems),
+    }
+
+
+@torch.inference_mode()
+def measure_attention(net: Network, stems: Sequence[str], pairs: CachedPairs) -> dict[str, dict[str, float]] | None:
+    """Return the figures of the rows before and after smoothing; None without attention."""
+    if not any(isinstance(module, SmoothAttention) for module in net.modules()):
+        return None
+    found: dict[str, dict[str, list[np.ndarray]]] = {}
+    for stem in stems:
+        with captured_inputs(net) as inputs:
+            next(predict_pairs(net, [stem], pairs, ["on"]))
+        for block, x in inputs.items():
+            if not isinstance(block, SmoothAttention):
+                continue
+            for name, maps in attention_maps(block, x).items():
+                for figure, measure in MAP_FIGURES.items():
+                    found.setdefault(name, {}).setdefault(figure, []).append(measure(maps).ravel())
+    return {
+        name: {figure: mean_defined(np.concatenate(values)) for figure, values in figures.items()}
+        for name, figures in found.items()
+    }
+
+
+def attention_maps(block: SmoothAttention, x: torch.Tensor) -> dict[str, np.ndarray]:
+    """Return rows of attention as maps (B, M, P, *grid): before smoothing, and as the block uses them."""
+    smoothed_BMPN, plain_BMPN = used_rows(block, x, most=MAX_POSITIONS)
+    rows = {"plain": plain_BMPN, "smoothed": smoothed_BMPN}
+    return {name: rows_BMPN.unflatten(-1, tuple(x.shape[2:])).cpu().numpy() for name, rows_BMPN in rows.items()}
+
+
+def measure_masks(files: Sequence[Path], class_names: tuple[str, ...] | None) -> dict[str, Any]:
+    """Return the shape figures of written masks, mean over images."""
+    components, ratios = [], []
+    for file in files:
+        labels = read_mask(file, class_names)
+        wanted = [1] if class_names is None else np.unique(labels).tolist()
+        masks = [labels == label for label in wanted]
+        components.append(mean_defined([count_components(mask) for mask in masks]))
+        ratios.append(mean_defined([perimeter2_area(mask) for mask in masks]))
+    return {"components": mean_defined(components), "perimeter2_area": mean_defined(ratios), "images": len(files)}

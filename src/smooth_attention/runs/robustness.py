@@ -1,0 +1,279 @@
+"""How much of a trained network's IoU corrupted images leave, and how still its masks and its attention hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smooth_attention import ops
+from smooth_attention.core.errors import DataError, OptionError
+from smooth_attention.core.seeds import derive_seed
+from smooth_attention.data.cache import CachedPairs
+from smooth_attention.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from smooth_attention.data.sources import IGNORED, Source
+from smooth_attention.metrics import count_pixels, score_counts
+from smooth_attention.models.blocks import Mode, SmoothAttention, block_mode
+from smooth_attention.models.controls import RandomSmoothAttention
+from smooth_attention.models.diagnostics import MAX_ROWS, captured_inputs
+from smooth_attention.models.network import Network
+from smooth_attention.runs.evaluate import BATCH, label_map, open_run, resize_logits
+
+Grid = TypeVar("Grid", np.ndarray, Tensor)
+Item = TypeVar("Item")
+Condition = tuple[str, int]  # corruption and severity
+Step = tuple[int, int]  # pixels down and right
+Rows = tuple[Tensor, Tensor]  # of attention, as the block uses them and before smoothing
+
+CLEAN = ("clean", 0)
+NOISE_SD = 2  # grey levels of 255
+STEPS: tuple[Step, ...] = ((0, 1), (1, 0), (0, -1), (-1, 0))
+
+
+def measure_robustness(
+    net: Network,
+    source: Source,
+    stems: Sequence[str],
+    pairs: CachedPairs,
+    *,
+    seed: int = 0,
+    severities: Sequence[int] = SEVERITIES,
+    corruptions: Sequence[str] = CORRUPTIONS,
+    max_images: int = 64,
+    mode: Mode = "on",
+) -> dict[str, Any]:
+    """Return the IoU on corrupted images beside that on clean ones, and what small perturbations change.
+
+    Images are altered at the network's size; the corruptions are made for 224 px, see :func:`corrupt`. Logits are
+    resized bilinearly to each image's native size and compared with the mask as it is on disk, as in evaluation. How
+    images are altered depends on seed and stems alone, so networks of one image size meet the same ones.
+
+    Args:
+        net: the network; moved nowhere, put into evaluation mode.
+        source: where the native masks come from.
+        stems: which pairs.
+        pairs: the same pairs at the network's size.
+        seed: of what is random in corruptions and perturbations.
+        severities: which of 1 to 5.
+        corruptions: which of :data:`CORRUPTIONS`.
+        max_images: of more stems than this so many are taken, evenly spaced.
+        mode: ``"gate_off"`` or ``"bypass"`` switch the blocks for all figures.
+
+    Returns:
+        Plain values, NaN where undefined:
+
+        - ``images``: how many were used; ``severities``
+        - ``clean``: ``iou``, of counts added over images, and ``iou_per_image``, mean over images; of classes the mean
+        - ``corruptions``: by name ``iou``, ``iou_per_image`` and ``retention``, which is pooled IoU over the clean one;
+          lists by severity
+        - ``retention``: mean over corruptions and severities
+        - ``stability``: for ``noise``, Gaussian of 2 grey levels, and ``shift``, 1 px in one of four directions drawn
+          per image (the border is repeated, the logits are moved back), ``mask_agreement``: share of counted pixels
+          whose label is that for the clean image. With attention also ``row_distance``: largest absolute difference
+          between a position's row of attention for the clean and for the perturbed image, mean over at most 1024
+          positions, heads, blocks and images; and ``row_distance_plain``, the same of the rows before smoothing
+
+    Raises:
+        DataError: without stems.
+        OptionError: without severities, corruptions or images, or on an unknown one.
+    """
+    if not stems:
+        raise DataError("robustness needs at least one image, got none; choose another part of the split")
+    if not severities or not corruptions or max_images < 1:
+        raise OptionError(
+            "robustness needs at least one severity, corruption and image, "
+            f"got {severities=}, {corruptions=}, {max_images=}; leave them at their defaults"
+        )
+    chosen = evenly(stems, max_images)
+    num_images = len(chosen)
+    counts: dict[Condition, list[np.ndarray]] = {key: [] for key in (CLEAN, *product(corruptions, severities))}
+    stability = {name: Stability() for name in PERTURBATIONS}
+    net.eval()
+    with block_mode(net, mode):
+        for start in range(0, num_images, BATCH):
+            stems_now = chosen[start : start + BATCH]
+            images = [np.array(pairs.images[pairs.index[stem]]) for stem in stems_now]
+            truths = [source.load(stem).mask for stem in stems_now]
+            seeds = [derive_seed(seed, "robustness", stem) for stem in stems_now]
+            clean, clean_inputs = look(net, images)
+            clean_masks = native_masks(clean, truths)
+            add_counts(counts[CLEAN], clean_masks, truths, source.num_labels)
+            for name, severity in product(corruptions, severities):
+                altered = [corrupt(image, name, severity, seed=s) for image, s in zip(images, seeds, strict=True)]
+                masks = native_masks(look(net, altered)[0], truths)
+                add_counts(counts[name, severity], masks, truths, source.num_labels)
+            for name, figures in stability.items():
+                masks, inputs = look_perturbed(net, images, truths, seeds, name)
+                figures.add_masks(clean_masks, masks, truths)
+                figures.add_rows(clean_inputs, inputs)
+    scores = {condition: score(np.stack(found), source) for condition, found in counts.items()}
+    return {
+        "images": num_images,
+        "severities": list(severities),
+        **summarise(scores, corruptions, severities),
+        "stability": {name: figures.compute() for name, figures in stability.items()},
+    }
+
+
+def measure_run_robustness(run: Path, *, split: str, mode: Mode, cache: Path) -> dict[str, Any]:
+    """Return the robustness of a finished run's network on one part of its split.
+
+    Arguments and errors as in :func:`evaluate_run`, but for a mode that has nothing to switch.
+    """
+    opened = open_run(run, cache=cache)
+    stems, seed = opened.record["data"]["split"][split], opened.config.split_seed
+    return measure_robustness(opened.net, opened.source, stems, opened.pairs, seed=seed, mode=mode)
+
+
+def evenly(items: Sequence[Item], most: int) -> list[Item]:
+    """Return at most so many items, evenly spaced, the first among them."""
+    count = min(most, len(items))
+    return [items[rank * len(items) // count] for rank in range(count)]
+
+
+@torch.inference_mode()
+def look(net: Network, images: Sequence[np.ndarray]) -> tuple[Tensor, dict[SmoothAttention, Tensor]]:
+    """Return the float32 logits (B, L, S, S) of uint8 images, and what came into each attention that is in use."""
+    device = next(net.parameters()).device
+    inputs = net.preprocessing.normalise(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device))
+    with captured_inputs(net) as captured:
+        logits = net(inputs).float().cpu()
+    used = {block: x for block, x in captured.items() if isinstance(block, SmoothAttention) and block.mode != "bypass"}
+    return logits, used
+
+
+def native_masks(logits: Tensor, truths: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return [label_map(resize_logits(each, truth.shape)) for each, truth in zip(logits, truths, strict=True)]
+
+
+def add_counts(
+    found: list[np.ndarray], masks: Sequence[np.ndarray], truths: Sequence[np.ndarray], num_labels: int
+) -> None:
+    found += [count_pixels(mask, truth, num_classes=num_labels) for mask, truth in zip(masks, truths, strict=True)]
+
+
+def score(counts: np.ndarray, source: Source) -> dict[str, float]:
+    """Return pooled and per-image IoU of counts (P, L, 4)."""
+    if source.class_names is None:
+        counts = counts[:, 1:]  # the foreground
+    return {
+        "iou": mean_defined(score_counts(counts.sum(axis=0))["iou"]),
+        "iou_per_image": mean_defined([mean_defined(iou) for iou in score_counts(counts)["iou"]]),
+    }
+
+
+def mean_defined(values: np.ndarray | Sequence[float]) -> float:
+    """Return the mean of the values that are not NaN; NaN where there is none."""
+    defined = [float(value) for value in values if not np.isnan(value)]
+    return sum(defined) / len(defined) if defined else float("nan")
+
+
+def summarise(
+    scores: Mapping[Condition, Mapping[str, float]], corruptions: Sequence[str], severities: Sequence[int]
+) -> dict[str, Any]:
+    clean = scores[CLEAN]
+    figures = {}
+    for name in corruptions:
+        by_severity = [scores[name, severity] for severity in severities]
+        figures[name] = {key: [each[key] for each in by_severity] for key in clean}
+        figures[name]["retention"] = [
+            iou / clean["iou"] if clean["iou"] > 0 else float("nan") for iou in figures[name]["iou"]
+        ]
+    retained = [value for of_name in figures.values() for value in of_name["retention"]]
+    return {"clean": dict(clean), "corruptions": figures, "retention": mean_defined(retained)}
+
+
+def add_noise(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Step]:
+    noisy = image + NOISE_SD * rng.standard_normal(image.shape, dtype=np.float32)
+    return np.rint(noisy).clip(0, 255).astype(np.uint8), (0, 0)
+
+
+def shift(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Step]:
+    step = STEPS[rng.integers(len(STEPS))]
+    return move(image.transpose(2, 0, 1), step).transpose(1, 2, 0), step
+
+
+# each returns the perturbed image and how far its content moved
+PERTURBATIONS: dict[str, Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, Step]]] = {
+    "noise": add_noise,
+    "shift": shift,
+}
+
+
+def move(x: Grid, step: Step) -> Grid:
+    """Return ``x`` (..., H, W) with its content moved; the border it came from is repeated."""
+    rows, columns = (np.clip(np.arange(side) - by, 0, side - 1) for side, by in zip(x.shape[-2:], step, strict=True))
+    return x[..., rows[:, None], columns]
+
+
+def look_perturbed(
+    net: Network, images: Sequence[np.ndarray], truths: Sequence[np.ndarray], seeds: Sequence[int], name: str
+) -> tuple[list[np.ndarray], dict[SmoothAttention, Tensor]]:
+    """Return the native masks of perturbed images, moved back where they moved, and what came into the attention."""
+    perturbed = [
+        PERTURBATIONS[name](image, np.random.default_rng(derive_seed(seed, name)))
+        for image, seed in zip(images, seeds, strict=True)
+    ]
+    logits, inputs = look(net, [image for image, _ in perturbed])
+    back = [move(each, (-down, -right)) for each, (_, (down, right)) in zip(logits, perturbed, strict=True)]
+    return native_masks(torch.stack(back), truths), inputs
+
+
+class Stability:
+    """What a perturbation changes in masks and in rows of attention, added up over batches."""
+
+    def __init__(self) -> None:
+        self.num_same = self.num_counted = 0
+        self.distances: list[tuple[float, float]] = []
+
+    def add_masks(
+        self, before: Sequence[np.ndarray], after: Sequence[np.ndarray], truths: Sequence[np.ndarray]
+    ) -> None:
+        for old, new, truth in zip(before, after, truths, strict=True):
+            is_counted = truth != IGNORED
+            self.num_same += int((old == new)[is_counted].sum())
+            self.num_counted += int(is_counted.sum())
+
+    def add_rows(self, before: Mapping[SmoothAttention, Tensor], after: Mapping[SmoothAttention, Tensor]) -> None:
+        for block, x in before.items():
+            for old, new in zip(x.split(1), after[block].split(1), strict=True):  # one by one: rows take much memory
+                pairs = zip(used_rows(block, old), used_rows(block, new), strict=True)
+                used, plain = ((a - b).abs().amax(-1).mean().item() for a, b in pairs)
+                self.distances.append((used, plain))
+
+    def compute(self) -> dict[str, float]:
+        figures = {"mask_agreement": self.num_same / self.num_counted if self.num_counted else float("nan")}
+        if self.distances:
+            figures["row_distance"], figures["row_distance_plain"] = np.mean(self.distances, axis=0).tolist()
+        return figures
+
+
+@torch.inference_mode()
+def used_rows(block: SmoothAttention, x: Tensor, *, most: int = MAX_ROWS) -> Rows:
+    """Return rows of attention (B, M, P, N) at evenly spaced positions, as the block uses them and before smoothing."""
+    grid = tuple(x.shape[2:])
+    query, key, _ = block.project(x.float())
+    positions = torch.tensor(evenly(range(query.shape[-2]), most), device=x.device)
+    plain_BMPN = ops.attention_rows(query, key, positions, grid=grid, scale=block.scale)
+    smooth_BMPN = ops.attention_rows(query, key, positions, grid=grid, threshold=-1.0, scale=block.scale)
+    gate_BMP = used_gate(block, query, key, grid)[..., positions]
+    return plain_BMPN.lerp(smooth_BMPN, gate_BMP[..., None].to(plain_BMPN.dtype)), plain_BMPN
+
+
+def used_gate(block: SmoothAttention, query: Tensor, key: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Return by how much the block smooths each position, (B, M, N): False or True, of a soft gate a share."""
+    if block.mode == "gate_off":
+        return torch.zeros_like(query[..., 0])
+    if block.soft_threshold is not None:
+        threshold_M1, temperature_M1 = block.soft_rule(query.dtype)
+        return ((ops.roughness(query, key, grid=grid, scale=block.scale) - threshold_M1) / temperature_M1).sigmoid()
+    gate_BMN = ops.smoothing_gate(
+        query, key, grid=grid, threshold=block.threshold, fraction=block.fraction, scale=block.scale,
+        backend=block.backend,
+    )  # fmt: skip
+    return gate_BMN.gather(-1, block.places(gate_BMN)) if isinstance(block, RandomSmoothAttention) else gate_BMN

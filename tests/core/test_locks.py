@@ -1,0 +1,75 @@
+"""Locks: refused while another process has them, gone with that process, not inherited."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from smooth_attention.core.errors import ConfigError
+from smooth_attention.core.locks import exclusive
+
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from smooth_attention.core.locks import exclusive
+with exclusive(Path(sys.argv[1]), refusal="taken"):
+    if sys.argv[2] == "fork" and os.fork() == 0:
+        os.setsid()
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+    elif sys.argv[2] == "hold":
+        print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def holder(path: Path, way: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(path), way], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process, process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_lock_is_refused_while_held_and_free_once_its_process_was_killed(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / ".lock"
+    with holder(path, "hold") as (process, said):
+        assert said == "held"
+        with pytest.raises(ConfigError, match="study is at work"), exclusive(path, refusal="study is at work"):
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with exclusive(path, refusal="stale"):
+            pass
+
+
+def test_lock_is_not_inherited_by_a_child_that_lives_on(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with holder(path, "fork") as (process, child):
+        try:
+            process.kill()
+            process.wait()
+            os.kill(int(child), 0)  # it lives
+            with exclusive(path, refusal="inherited"):
+                pass
+        finally:
+            os.kill(int(child), signal.SIGKILL)
+
+
+def test_lock_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with holder(path, "hold") as (process, _):
+        subprocess.Popen(["sh", "-c", f"sleep 0.5; kill -9 {process.pid}"]).wait()
+        with exclusive(path, refusal="never", patience_seconds=30):
+            pass
