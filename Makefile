@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check results bench support clean
+.PHONY: demo test check results study bench support clean
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -10,7 +10,7 @@ BIN := .venv/bin
 	touch $@
 
 demo: .venv/.installed
-	$(BIN)/python examples/demo.py out/demo
+	$(BIN)/smooth-attention study shapes --preset demo --output out/demo
 
 test: .venv/.installed
 	$(BIN)/python -m pytest
@@ -24,6 +24,13 @@ check: .venv/.installed
 # the README's table of real runs; needs ../shared/data, takes about an hour on 2 cores
 results: .venv/.installed
 	$(BIN)/python benchmarks/real_images.py ../shared/data --output runs/results
+
+# results/quick: does it help on flood and polyps; needs ../shared/data, takes about an hour on 2 cores
+study: .venv/.installed
+	$(BIN)/smooth-attention study ../shared/data/flood ../shared/data/polyps --preset quick --seeds 3 --epochs 10 \
+		--encoder-weights none --output runs/quick
+	mkdir -p results/quick
+	cp runs/quick/results.csv runs/quick/tables/*.md results/quick/
 
 # docs/benchmarks: measured beside target, on 2 cores that do nothing else
 bench: .venv/.installed

@@ -16,9 +16,12 @@ from smooth_attention.study.statistics import (
     estimate_over_folds,
     estimate_over_seeds,
     fold_moments,
+    plan_over_folds,
     plan_over_seeds,
     predict_power,
+    replicates_needed,
     smallest_difference,
+    split_variance,
 )
 
 STUDIES, LEVEL, MOST = 4000, 0.05, 0.065
@@ -132,6 +135,39 @@ def test_mean_squares_are_those_of_a_two_way_table() -> None:
     rest = (total - 3 * seeds - 6 * groups) / 18
     assert mean == pytest.approx(table.mean())
     assert variance == pytest.approx(max(seeds + groups - rest, seeds, groups) / 28)
+
+
+def test_components_of_the_variance_come_back() -> None:
+    drawn = draw_seeds(40, 400, 1.0, 3.0, 4.0, seed=5)[0]
+    assert split_variance(drawn) == pytest.approx((1.0, 3.0, 4.0), rel=0.2)
+    assert split_variance(np.ones((3, 5))) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("seed_sd", [0.5, 2.0])
+def test_replicates_needed_are_the_fewest_that_see_it(seed_sd: float) -> None:
+    def plan(count: int) -> tuple[float, float]:
+        return plan_over_seeds(seed_sd, 1.0, 2.0, num_seeds=count, num_groups=200)
+
+    needed = replicates_needed(plan, 1.0)
+    assert needed is not None
+    assert predict_power(1.0, *plan(needed)) >= 0.8
+    assert needed == 2 or predict_power(1.0, *plan(needed - 1)) < 0.8
+
+
+def test_no_number_of_replicates_makes_up_for_few_images() -> None:
+    assert replicates_needed(lambda n: plan_over_seeds(1.0, 3.0, 4.0, num_seeds=n, num_groups=10), 1.0) is None
+
+
+def test_folds_are_planned_with_the_corrected_variance() -> None:
+    folds = np.array([[1.0], [2.0], [4.0], [0.5], [2.5]])
+    planned = plan_over_folds(float(folds.std(ddof=1)), num_folds=5)
+    estimate = estimate_over_folds(folds, 1 / 4)
+    assert planned == (pytest.approx(estimate.standard_error), estimate.degrees_of_freedom)
+
+
+def test_no_spread_shows_any_difference() -> None:
+    assert smallest_difference(0.0, 3.0) == 0.0
+    assert replicates_needed(lambda n: (0.0, n - 1.0), 0.1) == 2
 
 
 def test_weights_make_the_mean_one_over_images() -> None:

@@ -18,10 +18,11 @@ VERBS = {
     ("data", "list"): "the published datasets",
     ("train",): "train one network and score it",
     ("evaluate",): "score a trained network again, also with the gate off or the block bypassed",
+    ("study",): "train every arm several times, and say whether smoothing helps, by how much, how sure",
     ("compare",): "compare two runs, or two folders of masks, against a truth",
     ("predict",): "masks for images",
 }
-CONTINUED = (("data", "fetch"), ("train",))  # verbs that go on where they were interrupted
+CONTINUED = (("data", "fetch"), ("train",), ("study",))  # verbs that go on where they were interrupted
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
 

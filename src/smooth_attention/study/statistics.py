@@ -5,7 +5,8 @@ Shape suffixes: ``S`` seeds, ``G`` groups of images, ``K`` folds; leading axes a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import bisect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -171,8 +172,56 @@ def plan_over_seeds(
     return float(np.sqrt(variance)), float(freedom)
 
 
+def plan_over_folds(fold_sd: float, *, num_folds: int) -> tuple[float, float]:
+    """Return standard error and degrees of freedom to expect of :func:`estimate_over_folds`.
+
+    Args:
+        fold_sd: standard deviation of the difference between folds, averaged over their seeds.
+        num_folds: folds K, at least 2; each tests 1 / K of the images.
+    """
+    return float(np.sqrt(1 / num_folds + 1 / (num_folds - 1))) * fold_sd, num_folds - 1.0
+
+
+def split_variance(differences: np.ndarray) -> tuple[float, float, float]:
+    """Return standard deviations between seeds, between groups and of the rest, of (S, G) differences.
+
+    From the mean squares of the crossed model; a component that they put below 0 is 0.
+    """
+    num_seeds, num_groups = differences.shape
+    seeds, groups, mean = differences.mean(1), differences.mean(0), differences.mean()
+    rest = differences - seeds[:, None] - groups + mean
+    error = (rest**2).sum() / ((num_seeds - 1) * (num_groups - 1))
+    seed = seeds.var(ddof=1) - error / num_groups
+    group = groups.var(ddof=1) - error / num_seeds
+    found = np.sqrt(np.maximum([seed, group, error], 0.0))
+    return float(found[0]), float(found[1]), float(found[2])
+
+
+def replicates_needed(
+    plan: Callable[[int], tuple[float, float]], difference: float, *, start: int = 2, limit: int = 1000
+) -> int | None:
+    """Return the smallest number of replicates from ``start`` that sees a true difference with a probability of 80 %.
+
+    Args:
+        plan: standard error and degrees of freedom to expect of a number of replicates; both improve with it.
+        difference: true difference.
+        start: fewest replicates.
+        limit: most; None is returned where even these do not see it.
+    """
+
+    def sees(count: int) -> bool:
+        error, freedom = plan(count)
+        return error == 0 or predict_power(difference, error, freedom) >= 0.8
+
+    if not sees(limit):
+        return None
+    return bisect.bisect_left(range(start, limit), True, key=sees) + start
+
+
 def smallest_difference(standard_error: float, degrees_of_freedom: float, *, power: float = 0.8) -> float:
     """Return the true difference that a two-sided test at 5 % finds with probability ``power``."""
+    if standard_error == 0:
+        return 0.0
     enough = 3 * standard_error * float(stats.t.ppf(0.975, degrees_of_freedom))
 
     def excess(difference: float) -> float:

@@ -1,0 +1,185 @@
+"""A study from its question to its answer: plan, runs, findings, tables, report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from smooth_attention.core.errors import ConfigError
+from smooth_attention.core.files import write_json
+from smooth_attention.core.locks import exclusive
+from smooth_attention.study.arms import make_arm
+from smooth_attention.study.claims import judge_claims
+from smooth_attention.study.collect import Study
+from smooth_attention.study.config import StudyConfig, make_study, write_study
+from smooth_attention.study.findings import Finding
+from smooth_attention.study.load import PLAN_FILE, STUDY_FILE, load_study, open_study, read_plan, record_of
+from smooth_attention.study.plan import (
+    Forecast,
+    Speed,
+    keep_to_budget,
+    make_plan,
+    total_seconds,
+    visible_difference,
+)
+from smooth_attention.study.report import write_report
+from smooth_attention.study.runner import LOG, Executor, LocalExecutor, Report, do_runs, is_finished, local_executor
+from smooth_attention.study.samples import write_samples
+from smooth_attention.study.tables import write_results, write_tables
+from smooth_attention.study.verdict import judge
+
+LOCK = ".lock"
+
+
+def forecast(config: StudyConfig, output: Path, executor: LocalExecutor) -> Forecast:
+    """Return plan and hours, from finished runs where there are some, else from timed steps.
+
+    Args:
+        config: what is asked; of its replicates as many are kept as the budget leaves.
+        output: the study's directory, which need not be there.
+        executor: what times the steps.
+
+    Raises:
+        RequestError: on data or options that can't be used.
+    """
+    plan = make_plan(config)
+    arm = make_arm("smooth", {}) if any(arm.is_smooth for arm in config.trained_arms) else config.trained_arms[0]
+    speeds: dict[str, Speed] = {}
+    source = "by finished runs"
+    for dataset in plan.groups:
+        runs = [run for run in plan.runs if run.dataset == dataset]
+        done = [(run, record) for run in runs if (record := record_of(output / run.directory)) and "seconds" in record]
+        if done:
+            speeds[dataset] = done[0][0].speed_of(done[0][1])
+        else:
+            speeds[dataset], source = executor.time(config.run_config(runs[0].config.data, arm)), "by timed steps"
+    kept = keep_to_budget(config, lambda smaller: total_seconds(make_plan(smaller), speeds))
+    plan = plan if kept == config else make_plan(kept)
+    visible = {dataset: visible_difference(kept, count) for dataset, count in plan.groups.items()}
+    return Forecast(kept, plan, speeds, total_seconds(plan, speeds), source, visible)
+
+
+def run_study(
+    config: StudyConfig,
+    output: Path,
+    *,
+    cache: Path,
+    command: str,
+    report: Report,
+    announce: Callable[[Forecast], None],
+    dry_run: bool = False,
+    ray: str | None = None,
+) -> tuple[Study, tuple[Finding, ...]] | None:
+    """Do a study, or what is left of it, and write its tables and report.
+
+    Args:
+        config: what is asked.
+        output: the study's directory.
+        cache: where decoded images live.
+        command: the command line, for the report.
+        report: told of every change while runs are done.
+        announce: told of the forecast before anything is trained.
+        dry_run: stop there; nothing is written.
+        ray: address of a Ray cluster, ``local`` for one on this machine, None for no Ray.
+
+    Returns:
+        The study and its findings; None after a dry run.
+
+    Raises:
+        RequestError: on data, options or a directory that can't be used.
+        RunError: where no further run can succeed.
+    """
+    if ray is not None:
+        from smooth_attention.study.ray_runner import check_address
+
+        check_address(ray)
+    before = check_output(config, output)
+    if before is not None and not dry_run and is_complete(before, output):
+        return conclude(output, command=command)
+    log = Path(os.devnull) if dry_run else output / LOG
+    with local_executor(log, cache, corruptions=config.corruptions) as local:
+        local.open_worker()
+        if dry_run:
+            announce(forecast(before or config, output, local))
+            return None
+        with exclusive(output / LOCK, refusal=f"{output} is at work in another process; wait for it, or end it"):
+            expected = forecast(before or config, output, local)
+            write_plan(config, expected, output)
+            announce(expected)
+            with choose_executor(ray, local) as executor:
+                do_runs(expected, output, executor, report=report)
+            return conclude(output, command=command)
+
+
+@contextmanager
+def choose_executor(ray: str | None, local: LocalExecutor) -> Iterator[Executor]:
+    """Give what does the runs: the worker of this machine, or a Ray cluster."""
+    if ray is None:
+        yield local
+        return
+    from smooth_attention.study.ray_runner import ray_executor
+
+    local.close()
+    with ray_executor(ray, local.cache, corruptions=local.corruptions) as cluster:
+        yield cluster
+
+
+def is_complete(config: StudyConfig, output: Path) -> bool:
+    """Return whether every run of a study is finished."""
+    return all(is_finished(output / run.directory, config.corruptions) for run in make_plan(config).runs)
+
+
+def conclude(output: Path, *, command: str, with_samples: bool = True) -> tuple[Study, tuple[Finding, ...]]:
+    """Write results, tables, figures and report from the records alone.
+
+    Args:
+        output: the study's directory.
+        command: the command line, for the report.
+        with_samples: whether thumbnails that are missing are drawn, from the data.
+
+    Raises:
+        ConfigError: where there is no study.
+    """
+    study = load_study(open_study(output), output)
+    findings = judge(study)
+    claims = judge_claims(study)
+    write_results(study, output / "results.csv")
+    if with_samples:
+        write_samples(study)
+    if study.results:
+        write_tables(study, findings, output / "tables")
+        write_report(study, findings, claims=claims, command=command)
+    return study, findings
+
+
+def check_output(config: StudyConfig, output: Path) -> StudyConfig | None:
+    """Return the configuration of the study that is there, with the replicates that its budget left; None: nothing is.
+
+    Raises:
+        ConfigError: where there is something else, or another study.
+    """
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"--output is a study directory, but {output} is a file; name another")
+    if not (output / STUDY_FILE).is_file():
+        strange = [path.name for path in output.iterdir() if path.name not in (LOCK, LOG)] if output.is_dir() else []
+        if strange:
+            raise ConfigError(f"{output} is not empty and holds no study; name another directory")
+        return None
+    before = make_study(read_plan(output)["requested"], source=str(output / PLAN_FILE))
+    if before != config:
+        changed = [name for name in StudyConfig.model_fields if getattr(before, name) != getattr(config, name)]
+        detail = "; ".join(
+            f"{name}: {getattr(before, name)!r} there, {getattr(config, name)!r} now" for name in changed
+        )
+        raise ConfigError(f"{output} holds another study ({detail}); name another directory")
+    return open_study(output).model_copy(update={"budget": None})
+
+
+def write_plan(config: StudyConfig, expected: Forecast, output: Path) -> None:
+    """Write what was asked and what is done, unless an earlier start did."""
+    if not (output / STUDY_FILE).is_file():
+        datasets = list(dict.fromkeys(run.dataset for run in expected.plan.runs))
+        write_json(output / PLAN_FILE, {"datasets": datasets, "requested": config.model_dump(mode="json")})
+        write_study(output / STUDY_FILE, expected.config)
