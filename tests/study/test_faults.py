@@ -310,6 +310,19 @@ def test_wrong_requests_are_sentences_and_leave_nothing(
     assert not records(tmp_path / "study")
 
 
+def test_study_killed_before_its_first_file_was_whole_is_begun(
+    undisturbed: tuple[Path, str], command: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    output = copy(undisturbed, tmp_path / "study")
+    (output / "study.yaml").rename(output / ".study.yaml.x7f3")
+    for name in ("tables", "figures", "samples", "runs"):
+        shutil.rmtree(output / name)
+    for name in ("report.html", "results.csv"):
+        (output / name).unlink()
+    finish(command(output))
+    assert len(rows(output)) == RUNS
+
+
 def test_directory_without_a_study_is_refused(command: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     assert "holds no study; name another directory" in finish(command(tmp_path), status=2).stderr

@@ -278,7 +278,8 @@ def test_every_table_is_three_files(tmp_path: Path) -> None:
     assert sorted(path.name for path in paths) == sorted(path.name for path in (tmp_path / "tables").iterdir())
     stems = {path.stem for path in paths}
     kinds = ("figures", "diagnostics", "robustness")
-    assert stems == {f"{kind}-{name}" for kind in kinds for name in ("flood", "my_data_1")} | {"verdict", "claims"}
+    by_dataset = {f"{kind}-{name}" for kind in kinds for name in ("flood", "my_data_1")}
+    assert stems == by_dataset | {"verdict", "claims", "retention"}
     for path in paths:
         text = path.read_text()
         assert "nan" not in re.findall(r"[a-z]+", text)

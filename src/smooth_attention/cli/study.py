@@ -130,7 +130,7 @@ def run(arguments: list[str], prog: str) -> None:
     from smooth_attention.study.conduct import conclude, run_study
 
     if options["report_only"]:
-        show_findings(*conclude(output, command=command, with_samples=False))
+        show_findings(*conclude(output, with_samples=False))
         return
     config = study_config(options)
     with live_report() as report:
@@ -175,11 +175,12 @@ def show_findings(study: Study, findings: tuple[Finding, ...]) -> None:
         RunError: where runs failed, after everything was printed.
     """
     from smooth_attention.cli.tables import print_line
+    from smooth_attention.study.corrupted import judge_retention
     from smooth_attention.study.findings import CONVENTION
 
     done = sum(result.chosen is None for result in study.results)
     print_line(f"{done} of {study.planned} runs are finished")
-    for finding in findings:
+    for finding in (*findings, *judge_retention(study)):
         print_line(f"- {finding.sentence}")
     print_line(CONVENTION)
     if study.results:

@@ -135,7 +135,7 @@ def is_done(config: RunConfig, output: Path) -> bool:
     """
     if output.exists() and not output.is_dir():
         raise ConfigError(f"--output is a run directory, but {output} is a file; name another")
-    if not output.is_dir() or not any(output.iterdir()):
+    if not output.is_dir() or all(file.name.startswith(".") for file in output.iterdir()):  # left by a kill
         return False
     if not (output / "config.yaml").is_file():
         raise ConfigError(f"{output} is not empty and holds no run; name another directory")

@@ -10,7 +10,7 @@ import numpy as np
 
 from smooth_attention.study.collect import Result
 
-SMALL_GAMMA, FEW, SINK = 0.05, 0.01, 0.5
+SMALL_GAMMA, FEW, SINK = 0.3, 0.01, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Activity:
         """Return what to change, the likeliest cause first."""
         advice = []
         if self.gamma is not None and abs(self.gamma) < SMALL_GAMMA:
-            advice.append("start gamma higher (gamma_init 0.1 to 1) or let it learn faster (gamma_rate 10)")
+            advice.append("start gamma higher (gamma_init 1) or let it learn faster (gamma_rate 10)")
         if self.smoothed is not None and self.smoothed < FEW:
             advice.append("lower the threshold, or smooth by fraction 0.25")
         if self.smoothed is not None and self.smoothed > 1 - FEW:
@@ -66,7 +66,7 @@ class Activity:
         if self.sink is not None and self.sink > SINK:
             advice.append("give the block an earlier stage or larger images: here nearly all rows attend to one key")
         if not advice:
-            advice.append("raise gamma_init (0.1 to 1), train longer, or put the block at an earlier stage")
+            advice.append("train longer, or put the block at an earlier stage")
         return "try: " + "; ".join(advice)
 
 

@@ -97,7 +97,7 @@ def run_study(
         check_address(ray)
     before = check_output(config, output)
     if before is not None and not dry_run and is_complete(before, output):
-        return conclude(output, command=command)
+        return conclude(output)
     log = Path(os.devnull) if dry_run else output / LOG
     with local_executor(log, cache, corruptions=config.corruptions) as local:
         local.open_worker()
@@ -106,11 +106,11 @@ def run_study(
             return None
         with exclusive(output / LOCK, refusal=f"{output} is at work in another process; wait for it, or end it"):
             expected = forecast(before or config, output, local)
-            write_plan(config, expected, output)
+            write_plan(config, expected, output, command)
             announce(expected)
             with choose_executor(ray, local) as executor:
                 do_runs(expected, output, executor, report=report)
-            return conclude(output, command=command)
+            return conclude(output)
 
 
 @contextmanager
@@ -131,12 +131,11 @@ def is_complete(config: StudyConfig, output: Path) -> bool:
     return all(is_finished(output / run.directory, config.corruptions) for run in make_plan(config).runs)
 
 
-def conclude(output: Path, *, command: str, with_samples: bool = True) -> tuple[Study, tuple[Finding, ...]]:
+def conclude(output: Path, *, with_samples: bool = True) -> tuple[Study, tuple[Finding, ...]]:
     """Write results, tables, figures and report from the records alone.
 
     Args:
         output: the study's directory.
-        command: the command line, for the report.
         with_samples: whether thumbnails that are missing are drawn, from the data.
 
     Raises:
@@ -150,7 +149,7 @@ def conclude(output: Path, *, command: str, with_samples: bool = True) -> tuple[
         write_samples(study)
     if study.results:
         write_tables(study, findings, output / "tables")
-        write_report(study, findings, claims=claims, command=command)
+        write_report(study, findings, claims=claims, command=read_plan(output)["command"])
     return study, findings
 
 
@@ -163,8 +162,8 @@ def check_output(config: StudyConfig, output: Path) -> StudyConfig | None:
     if output.exists() and not output.is_dir():
         raise ConfigError(f"--output is a study directory, but {output} is a file; name another")
     if not (output / STUDY_FILE).is_file():
-        strange = [path.name for path in output.iterdir() if path.name not in (LOCK, LOG)] if output.is_dir() else []
-        if strange:
+        files = output.iterdir() if output.is_dir() else ()
+        if any(file.name not in (LOG, PLAN_FILE) and not file.name.startswith(".") for file in files):
             raise ConfigError(f"{output} is not empty and holds no study; name another directory")
         return None
     before = make_study(read_plan(output)["requested"], source=str(output / PLAN_FILE))
@@ -177,9 +176,10 @@ def check_output(config: StudyConfig, output: Path) -> StudyConfig | None:
     return open_study(output).model_copy(update={"budget": None})
 
 
-def write_plan(config: StudyConfig, expected: Forecast, output: Path) -> None:
-    """Write what was asked and what is done, unless an earlier start did."""
+def write_plan(config: StudyConfig, expected: Forecast, output: Path, command: str) -> None:
+    """Write what was asked, how, and what is done, unless an earlier start did."""
     if not (output / STUDY_FILE).is_file():
         datasets = list(dict.fromkeys(run.dataset for run in expected.plan.runs))
-        write_json(output / PLAN_FILE, {"datasets": datasets, "requested": config.model_dump(mode="json")})
+        requested = config.model_dump(mode="json")
+        write_json(output / PLAN_FILE, {"datasets": datasets, "command": command, "requested": requested})
         write_study(output / STUDY_FILE, expected.config)

@@ -30,7 +30,7 @@ def open_study(directory: Path) -> StudyConfig:
 
 
 def read_plan(directory: Path) -> dict[str, Any]:
-    """Return what was planned: ``datasets`` by name, in order, and the ``requested`` configuration.
+    """Return what was planned: ``datasets`` by name, in order, the ``command`` and the ``requested`` configuration.
 
     Raises:
         ConfigError: where there is no plan.

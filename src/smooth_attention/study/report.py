@@ -12,6 +12,7 @@ import jinja2
 from smooth_attention.core.files import write_bytes, write_text
 from smooth_attention.core.provenance import versions
 from smooth_attention.study.collect import Study
+from smooth_attention.study.corrupted import judge_retention
 from smooth_attention.study.findings import Finding
 from smooth_attention.study.report_charts import (
     IOU,
@@ -33,6 +34,7 @@ from smooth_attention.study.report_tables import (
     corruption_tables,
     failure_table,
     finding_table,
+    retention_table,
     score_table,
 )
 from smooth_attention.study.verdict import headline, points
@@ -192,7 +194,7 @@ def list_sections(study: Study, findings: Sequence[Finding], claims: Sequence[An
             "How much of its IoU each arm keeps on noisy, blurred or otherwise damaged images. Higher is more robust.",
             "Corrupted images were not scored; --corruptions does.",
             corruption_panels(study),
-            corruption_tables(study),
+            [*([retention_table(retained)] if (retained := judge_retention(study)) else []), *corruption_tables(study)],
         ),
         Section(
             "training",

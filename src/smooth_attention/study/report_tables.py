@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from smooth_attention.study.collect import Study
+from smooth_attention.study.corrupted import RETENTION_CONVENTION
 from smooth_attention.study.findings import Finding
 from smooth_attention.study.report_charts import corruptions_of, mean_iou
 from smooth_attention.study.verdict import points
@@ -133,6 +134,25 @@ def corruption_tables(study: Study) -> list[Table]:
         )
         tables.append(Table(f"{dataset}: by corruption", ("corruption", *by_arm), tuple(rows), note, num_words=1))
     return tables
+
+
+def retention_table(findings: Iterable[Finding]) -> Table:
+    """Return the verdicts on corrupted images."""
+    head = ("dataset", "contrast", "verdict", "difference", "95 % interval", "p (Holm)", "trainings")
+    rows = tuple(
+        (
+            finding.dataset,
+            f"{finding.arm} against {finding.reference}",
+            finding.verdict,
+            NOTHING if finding.mean is None else points(finding.mean, True),
+            span(finding.low, finding.high),
+            f"{finding.p_corrected:.2g}",
+            str(finding.replicates),
+        )
+        for finding in findings
+    )
+    note = f"points; {RETENTION_CONVENTION}"
+    return Table("Contrasts on corrupted images", head, rows, note, num_words=3)
 
 
 def kept(corruptions: dict[str, Any], name: str) -> float | None:

@@ -17,6 +17,7 @@ from smooth_attention.study.claims import CONVENTION as CLAIMS_CONVENTION
 from smooth_attention.study.claims import OVERFITTING, TITLES, Read, dig, judge_claims
 from smooth_attention.study.collect import Result, Study
 from smooth_attention.study.contrasts import compare_arms
+from smooth_attention.study.corrupted import RETENTION_CONVENTION, judge_retention
 from smooth_attention.study.findings import CONVENTION, Finding
 from smooth_attention.study.published import find_place
 from smooth_attention.study.statistics import correct_for_contrasts
@@ -34,7 +35,8 @@ def write_tables(study: Study, findings: Sequence[Finding], directory: Path) -> 
     """Write every table of a study as Markdown, LaTeX and CSV, and return the files.
 
     ``figures-DATASET`` the paper's layout, ``paper-DATASET`` the published figures (protocol ``paper`` alone),
-    ``diagnostics-DATASET``, ``robustness-DATASET`` (where corrupted images were scored), ``verdict``, ``claims``.
+    ``diagnostics-DATASET``, ``verdict``, ``claims``; ``robustness-DATASET`` and ``retention``, the verdicts on it, where
+    corrupted images were scored.
 
     Args:
         study: with its records.
@@ -52,6 +54,8 @@ def write_tables(study: Study, findings: Sequence[Finding], directory: Path) -> 
         if any(dig(*CORRUPTED)(result.record) for result in study.results if result.dataset == dataset):
             tables.append(robustness_table(study, dataset))
     tables += [verdict_table(findings), claims_table(study)]
+    if retained := judge_retention(study):
+        tables.append(retention_table(retained))
     return [path for table in tables for path in table.write(directory)]
 
 
@@ -246,6 +250,17 @@ def retention_of(name: str) -> Read:
 
 def verdict_table(findings: Sequence[Finding]) -> Table:
     """Return every finding, those of the positive control last."""
+    convention = f"{CONVENTION[0].upper()}{CONVENTION[1:]} (the positive control's p is its own)"
+    return findings_table("verdict", "Verdicts", findings, f"{convention}; points: hundredths of IoU.")
+
+
+def retention_table(findings: Sequence[Finding]) -> Table:
+    """Return every finding on corrupted images."""
+    convention = f"{RETENTION_CONVENTION[0].upper()}{RETENTION_CONVENTION[1:]}; points: hundredths of retention."
+    return findings_table("retention", "Verdicts on corrupted images", findings, convention)
+
+
+def findings_table(name: str, title: str, findings: Sequence[Finding], caption: str) -> Table:
     rows = []
     for finding in findings:
         interval = "–" if finding.low is None else f"{points(finding.low)} to {points(finding.high)}"
@@ -269,8 +284,7 @@ def verdict_table(findings: Sequence[Finding]) -> Table:
         Column("images", ("images",)),
         Column("verdict", ("verdict", "is_control"), "left"),
     )
-    convention = f"{CONVENTION[0].upper()}{CONVENTION[1:]} (the positive control's p is its own)"
-    return Table("verdict", "Verdicts", columns, tuple(rows), f"{convention}; points: hundredths of IoU.")
+    return Table(name, title, columns, tuple(rows), caption)
 
 
 def claims_table(study: Study) -> Table:
