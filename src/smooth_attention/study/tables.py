@@ -35,7 +35,7 @@ def write_tables(study: Study, findings: Sequence[Finding], directory: Path) -> 
     """Write every table of a study as Markdown, LaTeX and CSV, and return the files.
 
     ``figures-DATASET`` the paper's layout, ``paper-DATASET`` the published figures (protocol ``paper`` alone),
-    ``diagnostics-DATASET``, ``verdict``, ``claims``; ``robustness-DATASET`` and ``retention``, the verdicts on it, where
+    ``diagnostics-DATASET``, ``verdict``, ``claims``; ``robustness-DATASET`` and ``retention``, its verdicts, where
     corrupted images were scored.
 
     Args:
