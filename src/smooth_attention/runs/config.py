@@ -193,16 +193,26 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: where the file is missing, is no YAML mapping, or a field does not fit.
     """
+    values = read_mapping(path, what="configuration", example="epochs: 20")
+    make_config(values, source=str(path))
+    return values
+
+
+def read_mapping(path: Path, *, what: str, example: str) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds; an empty file is an empty one.
+
+    Raises:
+        ConfigError: where the file is missing or is no YAML mapping.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"can't read the configuration {path}: {error.strerror}") from error
+        raise ConfigError(f"can't read the {what} {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     values = {} if values is None else values
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds a {type(values).__name__}, expected a mapping such as 'epochs: 20'")
-    make_config(values, source=str(path))
+        raise ConfigError(f"{path} holds a {type(values).__name__}, expected a mapping such as '{example}'")
     return values
 
 

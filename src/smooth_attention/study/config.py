@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from smooth_attention.core.errors import ConfigError
 from smooth_attention.core.files import write_text
 from smooth_attention.data.sources import LayoutName
-from smooth_attention.runs.config import RunConfig, explain, given
+from smooth_attention.runs.config import RunConfig, explain, given, read_mapping
 from smooth_attention.study.arms import TUNED, StudyArm, find_arm, half_of, parse_arms
 
 NETWORK = {"name": "network", **{field: field for field in ("encoder", "output_stride", "encoder_weights", "stages")}}
@@ -172,20 +172,12 @@ def make_study(values: Mapping[str, Any], *, source: str = "") -> StudyConfig:
 
 
 def read_study(path: Path) -> dict[str, Any]:
-    """Return the values that a YAML file sets.
+    """Return the values that a YAML file sets, not yet checked: a preset or options may complete them.
 
     Raises:
         ConfigError: where the file is missing or is no YAML mapping.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"can't read the study {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds a {type(values).__name__}, expected a mapping such as 'data: [flood]'")
-    return values
+    return read_mapping(path, what="study", example="data: [flood]")
 
 
 def write_study(path: Path, config: StudyConfig) -> None:
