@@ -367,8 +367,8 @@ def test_a_run_is_measured_on_the_part_asked_for(
     measured: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def measure_few(*args: Any, mode: Any) -> dict[str, Any]:
-        return measure_robustness(*args, mode=mode, **FEW)
+    def measure_few(*args: Any, **options: Any) -> dict[str, Any]:
+        return measure_robustness(*args, **options, **FEW)
 
     monkeypatch.setattr(robustness, "measure_robustness", measure_few)
     run, record = finished_run
