@@ -246,7 +246,7 @@ def demo() -> dict[str, Any]:
         "arms": ["none", "blur", "attention", "smooth-f0.25"],
         "network": {"encoder_weights": "none"},
         "replicates": {"seeds": 2},
-        "training": {"image_size": 96, "epochs": 8},
+        "training": {"image_size": 96, "epochs": 4},
     }
 
 
