@@ -91,7 +91,8 @@ def study_config(options: dict[str, Any]) -> StudyConfig:
     Raises:
         ConfigError: on anything that does not fit.
     """
-    said = {name: value for name, value in options.items() if value is not None and value is not False and value != ()}
+    unsaid = {name: default for name, _, default in option_fields()}
+    said = {name: value for name, value in options.items() if value != unsaid[name]}
     layer: dict[str, Any] = {name: said[name] for name in ("data", *OWN) if name in said}
     for section, model in SECTIONS.items():
         values = {
@@ -104,8 +105,6 @@ def study_config(options: dict[str, Any]) -> StudyConfig:
     below = lay_over(PRESETS[preset]() if preset else {}, file)
     if arms := asked_arms(said, below):
         layer["arms"] = arms
-    if "half_data" in options and options["half_data"] is False:
-        layer["half_data"] = False
     return make_study(lay_over(below, layer), source=str(said["config"]) if "config" in said else "")
 
 

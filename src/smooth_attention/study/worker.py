@@ -20,7 +20,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from smooth_attention.core.errors import RequestError, RunError
+from smooth_attention.core.errors import ConfigError, RequestError, RunError
 from smooth_attention.core.locks import exclusive
 from smooth_attention.core.records import RECORD, read_record, write_record
 
@@ -63,6 +63,8 @@ def perform(config: dict[str, Any], directory: Path, *, cache: Path, corruptions
             except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and the other runs go on
                 traceback.print_exc()
                 return fail(directory, config, f"{type(error).__name__}: {error}")
+    except ConfigError as error:  # the lock's: what it guards belongs to another process
+        return {"status": "failed", "reason": str(error)}
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
