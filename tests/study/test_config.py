@@ -85,7 +85,7 @@ def test_later_layers_win_and_other_arms_void_earlier_contrasts() -> None:
         ({"arms": ["none", "blur"]}, r"nothing to compare in arms none, blur; declare contrasts"),
         ({"data": []}, r"data: "),
         ({"seeds": 3}, r"no option 'seeds'"),
-        ({"training": {"epoch": 3}}, r"no option 'training.epoch'"),
+        ({"training": {"epoch": 3}}, r"no option 'training.epoch'; did you mean epochs"),
         ({"training": {"image_size": 100}}, r"image_size must be a multiple of 32, got 100"),
         ({"budget": "soon"}, r"a budget is a time such as 2h, 90min or 1h30min, got 'soon'"),
         ({"protocol": "paper", "arms": ["attention", "smooth-tuned"]}, r"protocol 'paper' has no validation images"),

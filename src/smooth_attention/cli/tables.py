@@ -11,16 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from smooth_attention.core.files import plain
+from smooth_attention.core.names import FIGURE_TITLES
 
-FIGURES = ("iou", "dice", "accuracy", "precision", "recall", "f1", "boundary_iou")
-TITLES = {
-    "iou": "IoU",
-    "dice": "Dice",
-    "f1": "F1",
-    "boundary_iou": "boundary IoU",
-    "ece": "ECE",
-    "hd95_px": "HD95 (px)",
-}
+FIGURES = tuple(FIGURE_TITLES)
+TITLES = {**FIGURE_TITLES, "ece": "ECE", "hd95_px": "HD95 (px)"}
 
 
 def show(value: Any, digits: int = 3) -> str:

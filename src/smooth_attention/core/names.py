@@ -1,9 +1,19 @@
-"""Names that people type: what they may have meant."""
+"""Names: what figures are called, and what people who type a name may have meant."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+FIGURE_TITLES = {
+    "iou": "IoU",
+    "dice": "Dice",
+    "accuracy": "accuracy",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "boundary_iou": "boundary IoU",
+}
 
 
 def suggest(name: object, known: Iterable[str], *, limit: int = 3) -> str:

@@ -258,7 +258,7 @@ class StandardMetrics:
     def _summarise_pooled(self, counts: np.ndarray, boundary: np.ndarray) -> dict[str, Any]:
         by_class = score_counts(counts)
         by_class["boundary_iou"] = _divide(boundary[:, 0], boundary[:, 1])
-        summary = {name: _plain(_mean_defined(values, axis=0)) for name, values in by_class.items()}
+        summary = {name: _plain(mean_defined(values, axis=0)) for name, values in by_class.items()}
         summary["ece"] = _plain(calibration_error(self._calibration))
         if self.class_names is not None:
             # Every counted pixel is in each row once, whatever its class.
@@ -267,11 +267,11 @@ class StandardMetrics:
         return summary
 
     def _summarise_images(self, by_class: dict[str, np.ndarray]) -> dict[str, Any]:
-        by_image = {name: _mean_defined(values, axis=1) for name, values in by_class.items()}
-        summary: dict[str, Any] = {name: _plain(_mean_defined(values, axis=0)) for name, values in by_image.items()}
+        by_image = {name: mean_defined(values, axis=1) for name, values in by_class.items()}
+        summary: dict[str, Any] = {name: _plain(mean_defined(values, axis=0)) for name, values in by_image.items()}
         summary["num_images"] = len(self._images)
         summary["num_undefined"] = {name: int(np.isnan(values).sum()) for name, values in by_image.items()}
-        return summary | self._by_name({name: _mean_defined(values, axis=0) for name, values in by_class.items()})
+        return summary | self._by_name({name: mean_defined(values, axis=0) for name, values in by_class.items()})
 
     def _summarise_misses(self) -> dict[str, Any]:
         is_missed = np.stack([image.is_missed for image in self._images.values()])
@@ -288,7 +288,7 @@ class StandardMetrics:
         return summary
 
     def _list_images(self, by_class: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-        by_image = {name: _mean_defined(values, axis=1) for name, values in by_class.items()}
+        by_image = {name: mean_defined(values, axis=1) for name, values in by_class.items()}
         small = {name: by_class[name] for name in ("iou", "boundary_iou", "hd95_px")}
         return [
             {"stem": stem, "group": image.group}
@@ -424,8 +424,8 @@ def _divide(numerator: ArrayLike, denominator: ArrayLike) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.full(denominator.shape, np.nan), where=denominator > 0)
 
 
-def _mean_defined(values: np.ndarray, *, axis: int) -> np.ndarray:
-    """Mean over the values that are not NaN; NaN where all are."""
+def mean_defined(values: np.ndarray, *, axis: int) -> np.ndarray:
+    """Mean over the values that are not NaN; NaN where all are, or where there are none."""
     return _divide(np.nansum(values, axis=axis), (~np.isnan(values)).sum(axis=axis))
 
 

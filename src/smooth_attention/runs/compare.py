@@ -12,7 +12,7 @@ from scipy import stats
 
 from smooth_attention.core.errors import DataError
 from smooth_attention.data.folder import files_by_mask_stem, files_by_stem, read_classes, read_groups, read_mask
-from smooth_attention.metrics import FIGURES, StandardMetrics, count_pixels, score_counts
+from smooth_attention.metrics import FIGURES, StandardMetrics, count_pixels, mean_defined, score_counts
 
 CONVENTION = (
     "these two networks only: the intervals resample groups of test images and say nothing about other trainings"
@@ -119,7 +119,7 @@ def pooled_difference(
 
     def statistic(drawn_RG: np.ndarray) -> np.ndarray:
         sides = (score_counts(np.take(counts, drawn_RG, axis=0).sum(axis=-3))[figure] for counts in (a_GL4, b_GL4))
-        from_a, from_b = (nan_mean(side, axis=-1) for side in sides)
+        from_a, from_b = (mean_defined(side, axis=-1) for side in sides)
         return from_b - from_a
 
     return statistic
@@ -128,7 +128,7 @@ def pooled_difference(
 def image_difference(
     a: np.ndarray, b: np.ndarray, membership: np.ndarray, figure: str
 ) -> Callable[[np.ndarray], np.ndarray]:
-    sides = [nan_mean(score_counts(counts)[figure], axis=-1) for counts in (a, b)]
+    sides = [mean_defined(score_counts(counts)[figure], axis=-1) for counts in (a, b)]
     sums = [membership @ np.nan_to_num(side) for side in sides]
     sizes = [membership @ np.isfinite(side) for side in sides]
 
@@ -158,13 +158,6 @@ def interval(statistic: Callable[[np.ndarray], np.ndarray], num_groups: int, see
     )
     low, high = result.confidence_interval
     return {"difference": observed, "low": float(low), "high": float(high)}
-
-
-def nan_mean(values: np.ndarray, axis: int) -> np.ndarray:
-    defined = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        mean: np.ndarray = np.where(defined, values, 0).sum(axis) / defined.sum(axis)
-    return mean
 
 
 def paired_images(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -34,6 +35,9 @@ PROTOCOL_DEFAULTS: dict[str, dict[str, Any]] = {
         "precision": "32",
     },
 }
+
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def given(values: dict[str, Any]) -> dict[str, Any]:
@@ -167,19 +171,29 @@ def make_config(values: dict[str, Any], *, source: str = "") -> RunConfig:
     Raises:
         ConfigError: one sentence naming every field that does not fit, and where the values came from.
     """
+    return checked(RunConfig, values, source)
+
+
+def checked(model: type[Model], values: Mapping[str, Any], source: str) -> Model:
+    """Return a model made of plain values.
+
+    Raises:
+        ConfigError: one sentence naming every field that does not fit, and where the values came from.
+    """
     try:
-        return RunConfig(**values)
+        return model(**values)
     except ValidationError as error:
-        raise ConfigError(
-            (f"{source}: " if source else "") + "; ".join(explain(item) for item in error.errors())
-        ) from error
+        clauses = "; ".join(explain(item, model) for item in error.errors())
+        raise ConfigError((f"{source}: " if source else "") + clauses) from error
 
 
-def explain(item: Any, model: type[BaseModel] | None = None) -> str:
+def explain(item: Any, model: type[BaseModel]) -> str:
     """Return one clause for one pydantic error: what was expected, what came."""
     name = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        return f"no option {name!r}; {suggest(name, (model or RunConfig).model_fields)}"
+        for part in item["loc"][:-1]:
+            model = model.model_fields[part].annotation  # type: ignore[assignment]
+        return f"no option {name!r}; {suggest(item['loc'][-1], model.model_fields)}"
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "literal_error":
         allowed = re.findall(r"'([^']+)'", item["ctx"]["expected"])

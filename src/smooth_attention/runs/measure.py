@@ -8,18 +8,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from smooth_attention.core.records import read_record, write_record
 from smooth_attention.data.cache import CachedPairs
 from smooth_attention.data.folder import read_mask
 from smooth_attention.data.sources import Source
-from smooth_attention.metrics import count_pixels
+from smooth_attention.metrics import count_pixels, mean_defined
 from smooth_attention.metrics.shape import autocorrelation, count_components, perimeter2_area, total_variation
 from smooth_attention.models.blocks import SmoothAttention
 from smooth_attention.models.diagnostics import captured_inputs
 from smooth_attention.models.network import Network
 from smooth_attention.runs.evaluate import MAX_PREDICTIONS, label_map, open_run, predict_pairs, resize_logits
-from smooth_attention.runs.robustness import evenly, mean_defined, measure_robustness, score, used_rows
+from smooth_attention.runs.robustness import evenly, measure_robustness, score, used_rows
 
 MAX_TRAIN_IMAGES = 100
 MAX_ATTENTION_IMAGES = 16
@@ -102,7 +103,7 @@ def measure_attention(net: Network, stems: Sequence[str], pairs: CachedPairs) ->
                 for figure, measure in MAP_FIGURES.items():
                     found.setdefault(name, {}).setdefault(figure, []).append(measure(maps).ravel())
     return {
-        name: {figure: mean_defined(np.concatenate(values)) for figure, values in figures.items()}
+        name: {figure: mean_of(np.concatenate(values)) for figure, values in figures.items()}
         for name, figures in found.items()
     }
 
@@ -121,6 +122,11 @@ def measure_masks(files: Sequence[Path], class_names: tuple[str, ...] | None) ->
         labels = read_mask(file, class_names)
         wanted = [1] if class_names is None else np.unique(labels).tolist()
         masks = [labels == label for label in wanted]
-        components.append(mean_defined([count_components(mask) for mask in masks]))
-        ratios.append(mean_defined([perimeter2_area(mask) for mask in masks]))
-    return {"components": mean_defined(components), "perimeter2_area": mean_defined(ratios), "images": len(files)}
+        components.append(mean_of([count_components(mask) for mask in masks]))
+        ratios.append(mean_of([perimeter2_area(mask) for mask in masks]))
+    return {"components": mean_of(components), "perimeter2_area": mean_of(ratios), "images": len(files)}
+
+
+def mean_of(values: ArrayLike) -> float:
+    """Return the mean of the values that are not NaN; NaN where there is none."""
+    return float(mean_defined(np.asarray(values, np.float64), axis=0))

@@ -17,7 +17,7 @@ from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.cache import CachedPairs
 from smooth_attention.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from smooth_attention.data.sources import IGNORED, Source
-from smooth_attention.metrics import count_pixels, score_counts
+from smooth_attention.metrics import count_pixels, mean_defined, score_counts
 from smooth_attention.models.blocks import Mode, SmoothAttention, block_mode
 from smooth_attention.models.controls import RandomSmoothAttention
 from smooth_attention.models.diagnostics import MAX_ROWS, captured_inputs
@@ -82,13 +82,7 @@ def measure_robustness(
         DataError: without stems.
         OptionError: without severities, corruptions or images, or on an unknown one.
     """
-    if not stems:
-        raise DataError("robustness needs at least one image, got none; choose another part of the split")
-    if not severities or not corruptions or max_images < 1:
-        raise OptionError(
-            "robustness needs at least one severity, corruption and image, "
-            f"got {severities=}, {corruptions=}, {max_images=}; leave them at their defaults"
-        )
+    check_request(stems, severities, corruptions, max_images)
     chosen = evenly(stems, max_images)
     num_images = len(chosen)
     counts: dict[Condition, list[np.ndarray]] = {key: [] for key in (CLEAN, *product(corruptions, severities))}
@@ -102,11 +96,10 @@ def measure_robustness(
             seeds = [derive_seed(seed, "robustness", stem) for stem in stems_now]
             clean, clean_inputs = look(net, images)
             clean_masks = native_masks(clean, truths)
-            add_counts(counts[CLEAN], clean_masks, truths, source.num_labels)
+            counts[CLEAN] += count_masks(clean_masks, truths, source)
             for name, severity in product(corruptions, severities):
                 altered = [corrupt(image, name, severity, seed=s) for image, s in zip(images, seeds, strict=True)]
-                masks = native_masks(look(net, altered)[0], truths)
-                add_counts(counts[name, severity], masks, truths, source.num_labels)
+                counts[name, severity] += count_masks(native_masks(look(net, altered)[0], truths), truths, source)
             for name, figures in stability.items():
                 masks, inputs = look_perturbed(net, images, truths, seeds, name)
                 figures.add_masks(clean_masks, masks, truths)
@@ -118,6 +111,17 @@ def measure_robustness(
         **summarise(scores, corruptions, severities),
         "stability": {name: figures.compute() for name, figures in stability.items()},
     }
+
+
+def check_request(stems: Sequence[str], severities: Sequence[int], corruptions: Sequence[str], max_images: int) -> None:
+    """Raise unless there is something to measure."""
+    if not stems:
+        raise DataError("robustness needs at least one image, got none; choose another part of the split")
+    if not severities or not corruptions or max_images < 1:
+        raise OptionError(
+            "robustness needs at least one severity, corruption and image, "
+            f"got {severities=}, {corruptions=}, {max_images=}; leave them at their defaults"
+        )
 
 
 def measure_run_robustness(run: Path, *, split: str, mode: Mode, cache: Path) -> dict[str, Any]:
@@ -151,10 +155,8 @@ def native_masks(logits: Tensor, truths: Sequence[np.ndarray]) -> list[np.ndarra
     return [label_map(resize_logits(each, truth.shape)) for each, truth in zip(logits, truths, strict=True)]
 
 
-def add_counts(
-    found: list[np.ndarray], masks: Sequence[np.ndarray], truths: Sequence[np.ndarray], num_labels: int
-) -> None:
-    found += [count_pixels(mask, truth, num_classes=num_labels) for mask, truth in zip(masks, truths, strict=True)]
+def count_masks(masks: Sequence[np.ndarray], truths: Sequence[np.ndarray], source: Source) -> list[np.ndarray]:
+    return [count_pixels(m, truth, num_classes=source.num_labels) for m, truth in zip(masks, truths, strict=True)]
 
 
 def score(counts: np.ndarray, source: Source) -> dict[str, float]:
@@ -162,15 +164,9 @@ def score(counts: np.ndarray, source: Source) -> dict[str, float]:
     if source.class_names is None:
         counts = counts[:, 1:]  # the foreground
     return {
-        "iou": mean_defined(score_counts(counts.sum(axis=0))["iou"]),
-        "iou_per_image": mean_defined([mean_defined(iou) for iou in score_counts(counts)["iou"]]),
+        "iou": float(mean_defined(score_counts(counts.sum(axis=0))["iou"], axis=0)),
+        "iou_per_image": float(mean_defined(mean_defined(score_counts(counts)["iou"], axis=1), axis=0)),
     }
-
-
-def mean_defined(values: np.ndarray | Sequence[float]) -> float:
-    """Return the mean of the values that are not NaN; NaN where there is none."""
-    defined = [float(value) for value in values if not np.isnan(value)]
-    return sum(defined) / len(defined) if defined else float("nan")
 
 
 def summarise(
@@ -185,7 +181,7 @@ def summarise(
             iou / clean["iou"] if clean["iou"] > 0 else float("nan") for iou in figures[name]["iou"]
         ]
     retained = [value for of_name in figures.values() for value in of_name["retention"]]
-    return {"clean": dict(clean), "corruptions": figures, "retention": mean_defined(retained)}
+    return {"clean": dict(clean), "corruptions": figures, "retention": float(mean_defined(np.array(retained), axis=0))}
 
 
 def add_noise(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Step]:

@@ -9,25 +9,16 @@ from typing import Any, Literal
 
 import numpy as np
 
+from smooth_attention.core.names import FIGURE_TITLES
 from smooth_attention.study.arms import make_arm
 from smooth_attention.study.collect import Result, Study
 from smooth_attention.study.contrasts import pair_arms
 from smooth_attention.study.published import TABLE_CLAIMS, Place, Rule, TableClaim, find_place
-from smooth_attention.study.statistics import Estimate, correct_for_contrasts, estimate_over_folds
+from smooth_attention.study.statistics import LEVEL, Estimate, correct_for_contrasts, estimate_over_folds
 
 Outcome = Literal["holds", "fails", "can't tell", "not tested"]
 Read = Callable[[dict[str, Any]], float | None]
 
-TITLES = {
-    "iou": "IoU",
-    "dice": "Dice",
-    "accuracy": "accuracy",
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "F1",
-    "boundary_iou": "boundary IoU",
-}
-LEVEL = 0.05
 FEW = 4  # contrasts that are listed one by one
 CONVENTION = (
     "IoU and the like: per image, protocol standard, native size, intervals over trainings and images; other "
@@ -214,7 +205,7 @@ def table_parts(study: Study, dataset: str, stated: TableClaim) -> list[Part]:
 def image_part(study: Study, dataset: str, arm: str, reference: str, figure: str) -> Part:
     """Return the difference of a figure per image between two arms, over trainings and images."""
     paired = pair_arms(study, dataset, arm, reference, figure)
-    label = f"{TITLES[figure]} per image, {arm} − {reference}"
+    label = f"{FIGURE_TITLES[figure]} per image, {arm} − {reference}"
     if paired is None:
         return Part(label, 1, None, 0, True, lacks=missing_arms(study, dataset, arm, reference))
     return Part(label, 1, paired.estimate(), len(paired.replicates), True)

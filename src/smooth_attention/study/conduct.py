@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from smooth_attention.core.errors import ConfigError
+from smooth_attention.core.errors import ConfigError, RunError
 from smooth_attention.core.files import write_json
 from smooth_attention.core.locks import exclusive
 from smooth_attention.study.arms import make_arm
@@ -25,10 +25,12 @@ from smooth_attention.study.plan import (
     visible_difference,
 )
 from smooth_attention.study.report import write_report
+from smooth_attention.study.results import write_results
 from smooth_attention.study.runner import LOG, Executor, LocalExecutor, Report, do_runs, is_finished, local_executor
 from smooth_attention.study.samples import write_samples
-from smooth_attention.study.tables import write_results, write_tables
+from smooth_attention.study.tables import write_tables
 from smooth_attention.study.verdict import judge
+from smooth_attention.study.worker import NO_SPACE, tell_full
 
 LOCK = ".lock"
 
@@ -106,7 +108,8 @@ def run_study(
             return None
         with exclusive(output / LOCK, refusal=f"{output} is at work in another process; wait for it, or end it"):
             expected = forecast(before or config, output, local)
-            write_plan(config, expected, output, command)
+            with full_disk_told(output):
+                write_plan(config, expected, output, command)
             announce(expected)
             with choose_executor(ray, local) as executor:
                 do_runs(expected, output, executor, report=report)
@@ -131,6 +134,21 @@ def is_complete(config: StudyConfig, output: Path) -> bool:
     return all(is_finished(output / run.directory, config.corruptions) for run in make_plan(config).runs)
 
 
+@contextmanager
+def full_disk_told(output: Path) -> Iterator[None]:
+    """Make one sentence of a full disk.
+
+    Raises:
+        RunError: where the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        raise RunError(f"{tell_full(output)}, then run the same command again; finished runs are kept") from error
+
+
 def conclude(output: Path, *, with_samples: bool = True) -> tuple[Study, tuple[Finding, ...]]:
     """Write results, tables, figures and report from the records alone.
 
@@ -140,16 +158,18 @@ def conclude(output: Path, *, with_samples: bool = True) -> tuple[Study, tuple[F
 
     Raises:
         ConfigError: where there is no study.
+        RunError: where the disk is full.
     """
     study = load_study(open_study(output), output)
     findings = judge(study)
     claims = judge_claims(study)
-    write_results(study, output / "results.csv")
-    if with_samples:
-        write_samples(study)
-    if study.results:
-        write_tables(study, findings, output / "tables")
-        write_report(study, findings, claims=claims, command=read_plan(output)["command"])
+    with full_disk_told(output):
+        write_results(study, output / "results.csv")
+        if with_samples:
+            write_samples(study)
+        if study.results:
+            write_tables(study, findings, output / "tables")
+            write_report(study, findings, claims=claims, command=read_plan(output)["command"])
     return study, findings
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
 from smooth_attention.core.errors import ConfigError
 from smooth_attention.core.files import write_text
 from smooth_attention.data.sources import LayoutName
-from smooth_attention.runs.config import RunConfig, explain, given, read_mapping
+from smooth_attention.runs.config import RunConfig, checked, given, read_mapping
 from smooth_attention.study.arms import TUNED, StudyArm, find_arm, half_of, parse_arms
 
 NETWORK = {"name": "network", **{field: field for field in ("encoder", "output_stride", "encoder_weights", "stages")}}
@@ -164,11 +164,7 @@ def make_study(values: Mapping[str, Any], *, source: str = "") -> StudyConfig:
     Raises:
         ConfigError: one sentence naming every field that does not fit, and where the values came from.
     """
-    try:
-        return StudyConfig(**values)
-    except ValidationError as error:
-        clauses = "; ".join(explain(item, StudyConfig) for item in error.errors())
-        raise ConfigError((f"{source}: " if source else "") + clauses) from error
+    return checked(StudyConfig, values, source)
 
 
 def read_study(path: Path) -> dict[str, Any]:

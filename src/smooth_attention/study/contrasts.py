@@ -43,6 +43,11 @@ class Paired:
     has_folds: bool
 
     @property
+    def count(self) -> int:
+        """Units of inference: folds where there are some, else trainings."""
+        return len({fold for fold, _ in self.replicates}) if self.has_folds else len(self.replicates)
+
+    @property
     def num_images(self) -> int:
         return len({stem for stems in self.images for stem in stems})
 
@@ -86,16 +91,15 @@ class Paired:
 
     def smallest(self) -> float | None:
         """Return the true difference that as many replicates see with a probability of 80 %; None: none."""
-        plan = self.plan(len({fold for fold, _ in self.replicates}) if self.has_folds else len(self.replicates))
+        plan = self.plan(self.count)
         return None if plan is None else smallest_difference(*plan)
 
     def more_needed(self, difference: float) -> int | None:
         """Return how many more replicates (folds, where there are some) see a difference; None: no number does."""
-        have = len({fold for fold, _ in self.replicates}) if self.has_folds else len(self.replicates)
-        if self.plan(have) is None:
+        if self.plan(self.count) is None:
             return None
-        needed = replicates_needed(lambda count: self.plan(count) or (np.inf, 1.0), difference, start=have + 1)
-        return None if needed is None else needed - have
+        needed = replicates_needed(lambda count: self.plan(count) or (np.inf, 1.0), difference, start=self.count + 1)
+        return None if needed is None else needed - self.count
 
     def plan(self, count: int) -> tuple[float, float] | None:
         """Return standard error and degrees of freedom to expect of ``count`` replicates like these; None of one."""

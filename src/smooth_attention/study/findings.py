@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 Verdict = Literal["better", "worse", "same", "can't tell", "inactive"]
-FIGURE = "IoU per image, mean over test images"
 CONVENTION = (
     "difference of IoU per image (protocol standard, native size), arm minus reference, mean over test images and "
     "replicates; intervals 95 %, over trainings and images; p by Holm over all contrasts of the study"

@@ -41,27 +41,26 @@ class Table:
     num_words: int = 2
 
 
-def finding_table(findings: Iterable[Finding]) -> Table:
-    head = (
-        "dataset",
-        "contrast",
-        "verdict",
-        "difference",
-        "95 % interval",
-        "p (Holm)",
-        "these networks only",
-        "could see",
-        "trainings",
-        "images (groups)",
+CONTRAST = ("dataset", "contrast", "verdict", "difference", "95 % interval", "p (Holm)")
+
+
+def contrast_cells(finding: Finding) -> tuple[str, ...]:
+    """Return the cells under :data:`CONTRAST`."""
+    return (
+        finding.dataset,
+        f"{finding.arm} against {finding.reference}{' (positive control)' if finding.is_control else ''}",
+        finding.verdict,
+        NOTHING if finding.mean is None else points(finding.mean, True),
+        span(finding.low, finding.high),
+        f"{finding.p_corrected:.2g}",
     )
+
+
+def finding_table(findings: Iterable[Finding]) -> Table:
+    head = (*CONTRAST, "these networks only", "could see", "trainings", "images (groups)")
     rows = tuple(
         (
-            finding.dataset,
-            f"{finding.arm} against {finding.reference}{' (positive control)' if finding.is_control else ''}",
-            finding.verdict,
-            NOTHING if finding.mean is None else points(finding.mean, True),
-            span(finding.low, finding.high),
-            f"{finding.p_corrected:.2g}",
+            *contrast_cells(finding),
             span(finding.trained_low, finding.trained_high),
             NOTHING if finding.smallest is None else points(finding.smallest),
             str(finding.replicates),
@@ -138,19 +137,8 @@ def corruption_tables(study: Study) -> list[Table]:
 
 def retention_table(findings: Iterable[Finding]) -> Table:
     """Return the verdicts on corrupted images."""
-    head = ("dataset", "contrast", "verdict", "difference", "95 % interval", "p (Holm)", "trainings")
-    rows = tuple(
-        (
-            finding.dataset,
-            f"{finding.arm} against {finding.reference}",
-            finding.verdict,
-            NOTHING if finding.mean is None else points(finding.mean, True),
-            span(finding.low, finding.high),
-            f"{finding.p_corrected:.2g}",
-            str(finding.replicates),
-        )
-        for finding in findings
-    )
+    head = (*CONTRAST, "trainings")
+    rows = tuple((*contrast_cells(finding), str(finding.replicates)) for finding in findings)
     note = f"points; {RETENTION_CONVENTION}"
     return Table("Contrasts on corrupted images", head, rows, note, num_words=3)
 

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from smooth_attention.core.files import write_text
+from smooth_attention.core.names import FIGURE_TITLES
 from smooth_attention.metrics import FIGURES
 from smooth_attention.study.activity import last_diagnostics
 from smooth_attention.study.claims import CONVENTION as CLAIMS_CONVENTION
-from smooth_attention.study.claims import OVERFITTING, TITLES, Read, dig, judge_claims
+from smooth_attention.study.claims import OVERFITTING, Read, dig, judge_claims
 from smooth_attention.study.collect import Result, Study
 from smooth_attention.study.contrasts import compare_arms
 from smooth_attention.study.corrupted import RETENTION_CONVENTION, judge_retention
 from smooth_attention.study.findings import CONVENTION, Finding
 from smooth_attention.study.published import find_place
-from smooth_attention.study.statistics import correct_for_contrasts
-from smooth_attention.study.table_files import Cell, Column, Table, Value, figure, show, word, write_csv
+from smooth_attention.study.statistics import LEVEL, correct_for_contrasts
+from smooth_attention.study.table_files import Cell, Column, Table, figure, show, word
 
-LEVEL = 0.05
 COMPARED = (*FIGURES, "boundary_iou")  # columns whose cells can be bold
 TEST = ("metrics", "test")
 CORRUPTED = (*TEST, "corruptions")
@@ -70,7 +69,7 @@ def figures_table(study: Study, dataset: str) -> Table:
         cells = [spread_cell(records, dig(*TEST, "per_image", name), p_values.get((arm, name))) for name in COMPARED]
         pooled = spread_cell(records, dig(*TEST, "pooled", "iou"), None, with_p=False)
         rows.append((word(row_label(study, arm)), *cells, pooled))
-    columns = [Column(TITLES[name], (name, f"{name}_sd", f"{name}_p")) for name in COMPARED]
+    columns = [Column(FIGURE_TITLES[name], (name, f"{name}_sd", f"{name}_p")) for name in COMPARED]
     return Table(
         name=f"figures-{file_name(dataset)}",
         title=f"{title_of(study, dataset)}; protocol standard",
@@ -142,7 +141,7 @@ def paper_table(study: Study, dataset: str) -> Table:
     rows.append((word("ceiling"), word("a perfect predictor"), *(Cell(show(v), (v, None)) for v in ceiling)))
     missing = Cell("not available", (None, None))
     rows.append((word("the paper's own"), word("not available"), *(missing for _ in FIGURES)))
-    columns = (Column("Epoch", ("epoch",), "left"), *(Column(TITLES[n], (n, f"{n}_sd")) for n in FIGURES))
+    columns = (Column("Epoch", ("epoch",), "left"), *(Column(FIGURE_TITLES[n], (n, f"{n}_sd")) for n in FIGURES))
     return Table(
         name=f"paper-{file_name(dataset)}",
         title=f"{title_of(study, dataset)}; protocol paper",
@@ -303,45 +302,6 @@ def claims_table(study: Study) -> Table:
         Column("Outcome", ("outcome", "on_paper_data"), "left"),
     )
     return Table("claims", "The paper's claims", columns, tuple(rows), f"{CLAIMS_CONVENTION}.")
-
-
-def write_results(study: Study, path: Path) -> None:
-    """Write ``results.csv``: one row for each finished run, with every digit, in the order of the plan.
-
-    No times and no paths are in it, so that it is equal byte for byte wherever the runs are.
-    """
-    readers = result_readers()
-    rows = [
-        (r.dataset, r.arm, r.chosen, r.fold, r.seed, *(read(r.record) for read in readers.values()))
-        for r in study.results
-    ]
-    write_text(path, write_csv(["dataset", "arm", "chosen", "fold", "seed", *readers], rows))
-
-
-def result_readers() -> dict[str, Callable[[dict[str, Any]], Value]]:
-    """Return how each further column of ``results.csv`` is read from a record; what is missing is empty."""
-    readers: dict[str, Callable[[dict[str, Any]], Value]] = {"epoch": dig("epoch", "chosen")}
-    readers |= {f"pooled_{name}": dig(*TEST, "pooled", name) for name in (*COMPARED, "ece")}
-    readers |= {f"per_image_{name}": dig(*TEST, "per_image", name) for name in (*COMPARED, "hd95_px", "num_images")}
-    readers["hd95_misses"] = dig(*TEST, "hd95", "misses")
-    readers["val_pooled_iou"] = dig("metrics", "val", "pooled", "iou")
-    readers |= {f"train_{kind}_iou": dig("metrics", "train", kind, "iou") for kind in ("pooled", "per_image")}
-    readers |= {f"{mode}_{name}": dig(*TEST, mode, name) for mode in MODES for name in ("iou", "changed_pixels")}
-    readers |= {name: diagnostic(name) for name in DIAGNOSTICS}
-    readers |= {
-        f"{rows}_{name}": dig("measures", "attention", rows, name)
-        for rows in ("plain", "smoothed")
-        for name in ("total_variation", "autocorrelation")
-    }
-    readers |= {f"mask_{name}": dig("measures", "masks", name) for name in ("components", "perimeter2_area")}
-    readers["retention"] = dig(*CORRUPTED, "retention")
-    for epoch in ("last", "best_test"):
-        readers |= {f"paper_{epoch}_{name}": dig("metrics", "paper", epoch, name) for name in FIGURES}
-    return readers
-
-
-def diagnostic(name: str) -> Callable[[dict[str, Any]], Value]:
-    return lambda record: last_diagnostics(record).get(name)
 
 
 def arms_of(study: Study, dataset: str) -> list[str]:

@@ -12,9 +12,7 @@ from smooth_attention.study.activity import Activity, measure_activity
 from smooth_attention.study.collect import Study
 from smooth_attention.study.contrasts import Paired, pair_arms
 from smooth_attention.study.findings import Finding, Verdict
-from smooth_attention.study.statistics import Estimate, correct_for_contrasts
-
-LEVEL = 0.05
+from smooth_attention.study.statistics import LEVEL, Estimate, correct_for_contrasts
 
 
 @dataclass(frozen=True, slots=True)

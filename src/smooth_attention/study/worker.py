@@ -68,8 +68,12 @@ def perform(config: dict[str, Any], directory: Path, *, cache: Path, corruptions
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
-        return {"status": "stop", "reason": f"the disk of {directory} is full: free some space"}
+        return {"status": "stop", "reason": tell_full(directory)}
     return {"status": "done"}
+
+
+def tell_full(directory: Path) -> str:
+    return f"the disk of {directory} is full: free some space"
 
 
 def fail(directory: Path, config: dict[str, Any], reason: str) -> dict[str, Any]:
