@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,17 @@ def finish(call: dict[str, Any], status: int = 0) -> subprocess.CompletedProcess
     done = subprocess.run(**call, capture_output=True, timeout=300, check=False)
     assert done.returncode == status, done.stdout + done.stderr
     return done
+
+
+@contextmanager
+def started(call: dict[str, Any], **pipes: int) -> Iterator[subprocess.Popen[str]]:
+    """Start a study and give it; when the context ends it is killed, whatever it is at."""
+    process = subprocess.Popen(**call, **{"stdout": subprocess.DEVNULL, **pipes})
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def copy(study: tuple[Path, str], to: Path) -> Path:
@@ -113,28 +126,20 @@ def test_killed_ten_times_gives_the_results_of_an_undisturbed_study(
 ) -> None:
     output, chance = tmp_path / "killed", random.Random(0)
     for kill in range(KILLS):
-        process = subprocess.Popen(**command(output), stdout=subprocess.DEVNULL)
-        try:
+        with started(command(output)) as process:
             if kill:  # later kills hit anything, from the first import to the report
                 time.sleep(chance.uniform(1, 9))
             else:
                 wait_for(lambda: bool(list(output.glob("runs/*/*/*/checkpoints/last.ckpt"))), process)
-        finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
     finish(command(output))
     assert (output / "results.csv").read_bytes() == (undisturbed[0] / "results.csv").read_bytes()
 
 
 def test_worker_ends_with_a_study_that_was_killed(command: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    process = subprocess.Popen(**command(tmp_path / "study"), stdout=subprocess.DEVNULL)
-    try:
+    with started(command(tmp_path / "study")) as process:
         wait_for(lambda: bool(records(tmp_path / "study")), process)
         workers = children(process.pid)
         assert workers
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
     deadline = time.monotonic() + 10
     while any(is_alive(pid) for pid in workers):
         assert time.monotonic() < deadline, "an orphan lives on"
@@ -157,29 +162,21 @@ def test_second_runner_is_refused_while_the_first_goes_on(
     command: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     output = tmp_path / "study"
-    first = subprocess.Popen(**command(output), stdout=subprocess.PIPE)
-    try:
+    with started(command(output), stdout=subprocess.PIPE) as first:
         wait_for(lambda: bool(records(output)), first)
         second = finish(command(output), status=2)
         assert f"{output} is at work in another process" in second.stderr
         said, _ = first.communicate(timeout=120)
-    finally:
-        first.kill()
-        first.wait()
     assert first.returncode == 0
     assert "[4/4]" in said
 
 
 def test_interrupted_study_ends_with_130_and_continues(command: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     output = tmp_path / "study"
-    process = subprocess.Popen(**command(output), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
+    with started(command(output), stderr=subprocess.PIPE) as process:
         wait_for(lambda: bool(records(output)), process)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.wait()
     assert process.returncode == 130
     assert "the same command continues where it stopped" in said
 
@@ -235,15 +232,11 @@ def test_run_whose_process_dies_is_recorded_and_the_rest_go_on(
     command: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     output = tmp_path / "study"
-    process = subprocess.Popen(**command(output), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
+    with started(command(output), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         wait_for(lambda: bool(records(output)), process)
         for worker in children(process.pid):
             os.kill(worker, signal.SIGKILL)
         said, complaint = process.communicate(timeout=120)
-    finally:
-        process.kill()
-        process.wait()
     assert process.returncode == 1
     assert "1 of 4 runs failed" in complaint
     assert "the process of the run ended with signal 9, perhaps for want of memory" in said
@@ -274,6 +267,21 @@ def test_full_disk_stops_the_study_and_loses_nothing(
     subprocess.run(["mount", "-o", "remount,size=2g", str(small_disk)], check=True)
     finish(command(output))
     assert (output / "results.csv").read_bytes() == (undisturbed[0] / "results.csv").read_bytes()
+
+
+def test_disk_that_is_full_when_the_report_is_due_is_told_and_keeps_the_old_one(
+    undisturbed: tuple[Path, str], command: Callable[..., dict[str, Any]], small_disk: Path
+) -> None:
+    output = small_disk / "study"
+    kept = shutil.ignore_patterns("model", "predictions")  # which a report does without
+    shutil.copytree(undisturbed[0], output, ignore=kept)
+    before = (output / "report.html").read_bytes()
+    with (small_disk / "rest").open("wb") as rest, contextlib.suppress(OSError):
+        while True:
+            rest.write(bytes(2**20))
+    stopped = finish(command(output, "--report-only"), status=1)
+    assert "is full: free some space, then run the same command again; finished runs are kept" in stopped.stderr
+    assert (output / "report.html").read_bytes() == before
 
 
 @pytest.mark.parametrize(
