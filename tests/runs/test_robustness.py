@@ -36,8 +36,8 @@ from smooth_attention.runs.robustness import (
     native_masks,
     score,
     shift,
+    spaced_rows,
     summarise,
-    used_rows,
 )
 
 FEW = {"severities": (1, 5), "corruptions": ("contrast", "gaussian_noise")}
@@ -208,7 +208,7 @@ def test_row_distances_are_those_of_the_attention_matrices(
     ids=str,
 )
 @torch.no_grad()
-def test_used_rows_are_those_that_the_block_multiplies_its_values_with(
+def test_spaced_rows_are_those_that_the_block_multiplies_its_values_with(
     kind: type[SmoothAttention], options: dict[str, Any], mode: Any
 ) -> None:
     torch.manual_seed(0)
@@ -216,7 +216,7 @@ def test_used_rows_are_those_that_the_block_multiplies_its_values_with(
     block.mode = mode
     x = 3 * torch.randn(2, 6, 7, 5)
     query, key, value = block.project(x)
-    used, plain = used_rows(block, x)
+    used, plain = spaced_rows(block, x)
     torch.testing.assert_close(used @ value, block.attend(query, key, value, (7, 5)))
     assert torch.equal(used, plain) == (mode == "gate_off" or not options)
 
@@ -228,7 +228,7 @@ def test_choice_is_evenly_spaced(count: int, most: int, expected: list[int]) -> 
 
 def test_rows_are_taken_at_evenly_spaced_positions() -> None:
     block, x = SmoothAttention(4, threshold=0.1), torch.randn(1, 4, 7, 5)
-    for few, every in zip(used_rows(block, x, most=10), used_rows(block, x), strict=True):
+    for few, every in zip(spaced_rows(block, x, most=10), spaced_rows(block, x), strict=True):
         torch.testing.assert_close(few, every[..., evenly(range(35), 10), :])
 
 

@@ -20,7 +20,7 @@ from smooth_attention.models.blocks import SmoothAttention
 from smooth_attention.models.diagnostics import captured_inputs
 from smooth_attention.models.network import Network
 from smooth_attention.runs.evaluate import MAX_PREDICTIONS, label_map, open_run, predict_pairs, resize_logits
-from smooth_attention.runs.robustness import evenly, measure_robustness, score, used_rows
+from smooth_attention.runs.robustness import evenly, measure_robustness, score, spaced_rows
 
 MAX_TRAIN_IMAGES = 100
 MAX_ATTENTION_IMAGES = 16
@@ -110,7 +110,7 @@ def measure_attention(net: Network, stems: Sequence[str], pairs: CachedPairs) ->
 
 def attention_maps(block: SmoothAttention, x: torch.Tensor) -> dict[str, np.ndarray]:
     """Return rows of attention as maps (B, M, P, *grid): before smoothing, and as the block uses them."""
-    smoothed_BMPN, plain_BMPN = used_rows(block, x, most=MAX_POSITIONS)
+    smoothed_BMPN, plain_BMPN = spaced_rows(block, x, most=MAX_POSITIONS)
     rows = {"plain": plain_BMPN, "smoothed": smoothed_BMPN}
     return {name: rows_BMPN.unflatten(-1, tuple(x.shape[2:])).cpu().numpy() for name, rows_BMPN in rows.items()}
 

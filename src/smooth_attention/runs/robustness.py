@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smooth_attention import ops
 from smooth_attention.core.errors import DataError, OptionError
 from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.cache import CachedPairs
@@ -19,9 +18,9 @@ from smooth_attention.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from smooth_attention.data.sources import IGNORED, Source
 from smooth_attention.metrics import count_pixels, mean_defined, score_counts
 from smooth_attention.models.blocks import Mode, SmoothAttention, block_mode
-from smooth_attention.models.controls import RandomSmoothAttention
 from smooth_attention.models.diagnostics import MAX_ROWS, captured_inputs
 from smooth_attention.models.network import Network
+from smooth_attention.models.rows import used_gate, used_rows
 from smooth_attention.runs.evaluate import BATCH, label_map, open_run, resize_logits
 
 Grid = TypeVar("Grid", np.ndarray, Tensor)
@@ -238,7 +237,7 @@ class Stability:
     def add_rows(self, before: Mapping[SmoothAttention, Tensor], after: Mapping[SmoothAttention, Tensor]) -> None:
         for block, x in before.items():
             for old, new in zip(x.split(1), after[block].split(1), strict=True):  # one by one: rows take much memory
-                pairs = zip(used_rows(block, old), used_rows(block, new), strict=True)
+                pairs = zip(spaced_rows(block, old), spaced_rows(block, new), strict=True)
                 used, plain = ((a - b).abs().amax(-1).mean().item() for a, b in pairs)
                 self.distances.append((used, plain))
 
@@ -250,26 +249,9 @@ class Stability:
 
 
 @torch.inference_mode()
-def used_rows(block: SmoothAttention, x: Tensor, *, most: int = MAX_ROWS) -> Rows:
+def spaced_rows(block: SmoothAttention, x: Tensor, *, most: int = MAX_ROWS) -> Rows:
     """Return rows of attention (B, M, P, N) at evenly spaced positions, as the block uses them and before smoothing."""
     grid = tuple(x.shape[2:])
     query, key, _ = block.project(x.float())
     positions = torch.tensor(evenly(range(query.shape[-2]), most), device=x.device)
-    plain_BMPN = ops.attention_rows(query, key, positions, grid=grid, scale=block.scale)
-    smooth_BMPN = ops.attention_rows(query, key, positions, grid=grid, threshold=-1.0, scale=block.scale)
-    gate_BMP = used_gate(block, query, key, grid)[..., positions]
-    return plain_BMPN.lerp(smooth_BMPN, gate_BMP[..., None].to(plain_BMPN.dtype)), plain_BMPN
-
-
-def used_gate(block: SmoothAttention, query: Tensor, key: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Return by how much the block smooths each position, (B, M, N): False or True, of a soft gate a share."""
-    if block.mode == "gate_off":
-        return torch.zeros_like(query[..., 0])
-    if block.soft_threshold is not None:
-        threshold_M1, temperature_M1 = block.soft_rule(query.dtype)
-        return ((ops.roughness(query, key, grid=grid, scale=block.scale) - threshold_M1) / temperature_M1).sigmoid()
-    gate_BMN = ops.smoothing_gate(
-        query, key, grid=grid, threshold=block.threshold, fraction=block.fraction, scale=block.scale,
-        backend=block.backend,
-    )  # fmt: skip
-    return gate_BMN.gather(-1, block.places(gate_BMN)) if isinstance(block, RandomSmoothAttention) else gate_BMN
+    return used_rows(block, query, key, positions, grid, used_gate(block, query, key, grid))
