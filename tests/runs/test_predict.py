@@ -39,9 +39,10 @@ def test_masks_of_the_test_part_are_those_in_the_run(finished_run: tuple[Path, d
         assert np.mean(255 * again != expected) < 1e-3  # a batch rounds otherwise than a single image
 
 
-def test_classes_become_palette_pngs_of_indices(scenes: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [("a", "b", "c"), None], ids=["named", "unnamed"])
+def test_classes_become_palette_pngs_of_indices(scenes: Path, tmp_path: Path, names: tuple[str, ...] | None) -> None:
     net = PaperUNet(None, classes=3)
-    net.preprocessing = Preprocessing(image_size=64, class_names=("a", "b", "c"))
+    net.preprocessing = Preprocessing(image_size=64, class_names=names)
     (path,) = predict_files(net, [scenes / "images" / "scene01.png"], tmp_path / "out")
     mask = open_image(path)
     assert mask.mode == "P"

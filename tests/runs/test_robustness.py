@@ -25,9 +25,9 @@ from smooth_attention.models.controls import RandomSmoothAttention
 from smooth_attention.models.network import Network
 from smooth_attention.runs import robustness
 from smooth_attention.runs.evaluate import evaluate_network, evaluate_run
+from smooth_attention.runs.picks import evenly
 from smooth_attention.runs.robustness import (
     add_noise,
-    evenly,
     look,
     look_perturbed,
     measure_robustness,

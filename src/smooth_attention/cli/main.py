@@ -21,6 +21,9 @@ VERBS = {
     ("study",): "train every arm several times, and say whether smoothing helps, by how much, how sure",
     ("compare",): "compare two runs, or two folders of masks, against a truth",
     ("predict",): "masks for images",
+    ("figures",): "the paper's figures of one run, or of two side by side",
+    ("look",): "one page of a run that opens anywhere: click into its test images and see where it looks",
+    ("app",): "a page on which one clicks into an image and sees where a network looks",
 }
 CONTINUED = (("data", "fetch"), ("train",), ("study",))  # verbs that go on where they were interrupted
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130

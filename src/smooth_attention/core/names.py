@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
 FIGURE_TITLES = {
     "iou": "IoU",
@@ -24,3 +25,13 @@ def suggest(name: object, known: Iterable[str], *, limit: int = 3) -> str:
         return f"did you mean {', '.join(near)}?"
     shown = ", ".join(names[:15])
     return f"known: {shown}" + (f" and {len(names) - 15} more" if len(names) > 15 else "")
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Return a different name for each path: that of its directory, with its parents as far as they are needed."""
+    resolved = [path.resolve() for path in paths]
+    for depth in range(1, max(len(path.parts) for path in resolved)):
+        names = ["/".join(path.parts[-depth:]) for path in resolved]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]

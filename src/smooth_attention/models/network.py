@@ -56,6 +56,12 @@ class Network(nn.Module):
     def classes(self) -> int:
         return int(self.recipe["classes"])
 
+    @property
+    def label_names(self) -> tuple[str, ...] | None:
+        """Names of the labels in its masks, numbers where training has set none; None for a binary task."""
+        numbered = None if self.classes == 1 else tuple(f"class {label}" for label in range(self.classes))
+        return self.preprocessing.class_names or numbered
+
     def decode(self, x: Tensor) -> Tensor:
         """Return the logits of images whose sides are multiples of ``stride``."""
         raise NotImplementedError

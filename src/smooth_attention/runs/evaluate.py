@@ -17,7 +17,7 @@ from smooth_attention.core.files import write_bytes
 from smooth_attention.core.records import read_record
 from smooth_attention.data.cache import CachedPairs, cached_pairs
 from smooth_attention.data.sources import Source
-from smooth_attention.metrics import StandardMetrics, count_pixels, score_counts
+from smooth_attention.metrics import StandardMetrics, count_pixels, mean_defined, score_counts
 from smooth_attention.models.blocks import Mode, SmoothAttention, Switchable, block_mode
 from smooth_attention.models.network import Network
 from smooth_attention.models.store import load_model
@@ -140,6 +140,12 @@ def label_map(logits: Tensor) -> np.ndarray:
     """Return the uint8 labels (H, W) of logits (L, H, W); a single logit is foreground at 0 and above."""
     labels: np.ndarray = (logits[0] >= 0 if len(logits) == 1 else logits.argmax(0)).numpy().astype(np.uint8)
     return labels
+
+
+def image_iou(labels: np.ndarray, truth: np.ndarray, class_names: Sequence[str] | None) -> float:
+    """Return the IoU of one image, protocol ``standard``: of the foreground, or the mean over classes that occur."""
+    counts = count_pixels(labels, truth, num_classes=2 if class_names is None else len(class_names))
+    return float(mean_defined(score_counts(counts[1:] if class_names is None else counts)["iou"], axis=0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from smooth_attention.models.diagnostics import captured_inputs
 from smooth_attention.models.network import Network
 from smooth_attention.models.rows import Rule, block_rule, describe_rule, used_gate, used_rows
 from smooth_attention.runs.evaluate import label_map, resize_logits
+from smooth_attention.runs.picks import evenly
 
 MAX_KEPT_RULES = 3
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -73,6 +74,10 @@ class Head:
         """Return the flat position of the largest roughness, among those that are smoothed if any is."""
         gate = self.gate(rule) > 0
         return int(np.where(gate, self.roughness, self.roughness - gate.any()).argmax())
+
+    def spaced(self, most: int) -> list[int]:
+        """Return at most so many flat positions, evenly spaced."""
+        return evenly(range(self.grid[0] * self.grid[1]), most)
 
     def rows(self, positions: Sequence[int], rule: Rule | None = None) -> list[RowPair]:
         """Return where positions look, before smoothing and as used under ``rule``; None is the block's own."""

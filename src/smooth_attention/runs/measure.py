@@ -20,7 +20,8 @@ from smooth_attention.models.blocks import SmoothAttention
 from smooth_attention.models.diagnostics import captured_inputs
 from smooth_attention.models.network import Network
 from smooth_attention.runs.evaluate import MAX_PREDICTIONS, label_map, open_run, predict_pairs, resize_logits
-from smooth_attention.runs.robustness import evenly, measure_robustness, score, spaced_rows
+from smooth_attention.runs.picks import evenly
+from smooth_attention.runs.robustness import measure_robustness, score, spaced_rows
 
 MAX_TRAIN_IMAGES = 100
 MAX_ATTENTION_IMAGES = 16

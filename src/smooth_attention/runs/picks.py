@@ -1,11 +1,19 @@
-"""Which test images stand for a run."""
+"""Which images stand for a run, which positions for an image."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
 from smooth_attention.core.errors import OptionError
+
+Item = TypeVar("Item")
+
+
+def evenly(items: Sequence[Item], most: int) -> list[Item]:
+    """Return at most so many items, evenly spaced, the first among them."""
+    count = min(most, len(items))
+    return [items[rank * len(items) // count] for rank in range(count)]
 
 
 def image_figures(record: Mapping[str, Any]) -> dict[str, float | None]:
@@ -13,19 +21,20 @@ def image_figures(record: Mapping[str, Any]) -> dict[str, float | None]:
     return {image["stem"]: image["iou"] for image in record["metrics"]["test"]["images"]}
 
 
-def spread_stems(record: Mapping[str, Any], count: int) -> list[str]:
+def spread_stems(record: Mapping[str, Any], count: int, *, among: Collection[str] | None = None) -> list[str]:
     """Return test images evenly spaced from the worst to the best IoU, those without one left out unless all are.
 
     Args:
         record: of a finished run.
         count: how many at most; one alone is the median, the higher of two.
+        among: only of these.
 
     Raises:
         OptionError: on a count below 1.
     """
     if count < 1:
         raise OptionError(f"the number of images is at least 1, got {count}")
-    figures = image_figures(record)
+    figures = {stem: iou for stem, iou in image_figures(record).items() if among is None or stem in among}
     scored = {stem: iou for stem, iou in figures.items() if iou is not None}
     ranked = sorted(scored, key=lambda stem: (scored[stem], stem)) or sorted(figures)
     if count == 1:

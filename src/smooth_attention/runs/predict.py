@@ -83,7 +83,7 @@ def predict_files(
         logits = predict_logits(net, pixels)
         labels = label_map(logits)
         target = output / f"{stem}.png"
-        write_bytes(target, encode_mask(labels, net.preprocessing.class_names))
+        write_bytes(target, encode_mask(labels, net.label_names))
         if with_probabilities:
             write_bytes(output / f"{stem}.npy", encode_array(probabilities(logits)))
         if with_overlay:

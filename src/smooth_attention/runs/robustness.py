@@ -22,9 +22,9 @@ from smooth_attention.models.diagnostics import MAX_ROWS, captured_inputs
 from smooth_attention.models.network import Network
 from smooth_attention.models.rows import used_gate, used_rows
 from smooth_attention.runs.evaluate import BATCH, label_map, open_run, resize_logits
+from smooth_attention.runs.picks import evenly
 
 Grid = TypeVar("Grid", np.ndarray, Tensor)
-Item = TypeVar("Item")
 Condition = tuple[str, int]  # corruption and severity
 Step = tuple[int, int]  # pixels down and right
 Rows = tuple[Tensor, Tensor]  # of attention, as the block uses them and before smoothing
@@ -131,12 +131,6 @@ def measure_run_robustness(run: Path, *, split: str, mode: Mode, cache: Path) ->
     opened = open_run(run, cache=cache)
     stems, seed = opened.record["data"]["split"][split], opened.config.split_seed
     return measure_robustness(opened.net, opened.source, stems, opened.pairs, seed=seed, mode=mode)
-
-
-def evenly(items: Sequence[Item], most: int) -> list[Item]:
-    """Return at most so many items, evenly spaced, the first among them."""
-    count = min(most, len(items))
-    return [items[rank * len(items) // count] for rank in range(count)]
 
 
 @torch.inference_mode()

@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import matplotlib
 import numpy as np
 import plotly.graph_objects as go
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from smooth_attention.viz.study_charts import FAINT, GRID, ArmStyle, blank_chart, plain
 
 PRINT_DPI = 300
+EMBEDDED_DPI = 150  # of images inside an SVG
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,30 +139,70 @@ def add_symbols(figure: go.Figure, curve: Curve) -> None:
 
 
 def curve_figure(
-    curves: Sequence[Curve], levels: Sequence[Level] = (), *, title: str, x_title: str, y_title: str
+    curves: Sequence[Curve],
+    levels: Sequence[Level] = (),
+    *,
+    title: str,
+    x_title: str,
+    y_title: str,
+    x_scale: Literal["linear", "log"] = "linear",
 ) -> Figure:
     """Draw the same for paper, one column wide; a figure of its own, nothing global is touched."""
-    figure = Figure(figsize=(4.2, 3.4), layout="constrained")
-    axes = figure.subplots()
-    for curve in curves:
+    return panel_figure([Panel(y_title, curves, levels)], title=title, x_title=x_title, x_scale=x_scale)
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One of several plots over the same axis.
+
+    Attributes:
+        y_title: what its vertical axis shows.
+        curves: at least one.
+        levels: to compare them with.
+    """
+
+    y_title: str
+    curves: Sequence[Curve]
+    levels: Sequence[Level] = ()
+
+
+def panel_figure(
+    panels: Sequence[Panel], *, title: str, x_title: str, x_scale: Literal["linear", "log"] = "linear"
+) -> Figure:
+    """Draw plots over one axis for paper, one below the other, with one legend."""
+    figure = Figure(figsize=(4.2, 1.4 + 2.0 * len(panels)), layout="constrained")
+    cells = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
+    for axes, panel in zip(cells, panels, strict=True):
+        draw_panel(axes, panel)
+        axes.set_ylabel(panel.y_title, fontsize=9)
+        axes.set_xscale(x_scale)
+    cells[0].set_title(title, fontsize=10, parse_math=False)
+    cells[-1].set_xlabel(x_title, fontsize=9)
+    tidy(figure)
+    entries = {label: handle for axes in cells for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    legend = figure.legend(
+        entries.values(), entries.keys(), loc="outside lower center", ncols=3, fontsize=8, frameon=False
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return figure
+
+
+def draw_panel(axes: Axes, panel: Panel) -> None:
+    for curve in panel.curves:
         style = curve.style
-        axes.plot(curve.x, curve.mean, style.line, marker=style.marker, color=style.hex, markersize=5, label=curve.name)
+        axes.plot(
+            curve.x, curve.mean, style.line, marker=style.marker, color=style.hex, markersize=5, label=curve.name,
+            markevery=-(-len(curve.x) // 12),
+        )  # fmt: skip
         if curve.low is not None and curve.high is not None:
             axes.fill_between(curve.x, curve.low, curve.high, color=style.hex, alpha=0.15, linewidth=0)
-    ends = min(min(curve.x) for curve in curves), max(max(curve.x) for curve in curves)
-    for level in levels:
+    ends = min(min(curve.x) for curve in panel.curves), max(max(curve.x) for curve in panel.curves)
+    for level in panel.levels:
         axes.plot(
             ends, [level.mean] * 2, "--", marker=level.style.marker, color=level.style.hex, linewidth=1, markersize=4,
             label=level.name,
         )  # fmt: skip
-    axes.set_title(title, fontsize=10, parse_math=False)
-    axes.set_xlabel(x_title, fontsize=9)
-    axes.set_ylabel(y_title, fontsize=9)
-    tidy(figure)
-    legend = figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-    return figure
 
 
 def tidy(figure: Figure) -> None:
@@ -175,10 +218,10 @@ def tidy(figure: Figure) -> None:
 def print_figure(figure: Figure) -> dict[str, bytes]:
     """Return a figure for paper by its file ending: ``png`` at 300 dpi, ``svg``."""
     files = {}
-    for kind in ("png", "svg"):
+    for kind, dpi in (("png", PRINT_DPI), ("svg", EMBEDDED_DPI)):
         buffer = io.BytesIO()
         metadata = {"Date": None} if kind == "svg" else None
         with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "study"}):  # text stays text, names stay
-            figure.savefig(buffer, format=kind, dpi=PRINT_DPI, metadata=metadata)
+            figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
         files[kind] = buffer.getvalue()
     return files

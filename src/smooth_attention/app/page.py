@@ -1,0 +1,344 @@
+"""The page: its parts and what each of them asks for. Gradio only; torch comes with the viewer, later."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import gradio as gr
+
+from smooth_attention.core.errors import OptionError, SmoothAttentionError
+
+if TYPE_CHECKING:
+    from smooth_attention.app.session import Caption, Session, Settings, View
+    from smooth_attention.app.viewer import Viewer
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+TITLE = "Smooth attention: click into an image"
+PICTURES = ("mask", "attention before smoothing", "attention as used", "roughness", "gate")
+NOBODY = "nothing"
+SIZES_PX = (128, 224, 320, 448, 512, 768, 1024)
+TRAINED_SIZE = "as trained"
+# one network at a time works for all people: two would only slow each other down, and networks are shared
+AT_A_TIME: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 1, "api_visibility": "private"}
+CSS = """
+.pictures { display: grid !important; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
+@media (min-width: 1100px) { .pictures { grid-template-columns: repeat(5, 1fr); } }
+@media (max-width: 700px) { .controls { order: 2; } }
+.caption { font-size: 12.5px; line-height: 1.4; }
+.caption b { display: block; }
+.scale { display: flex; gap: 5px; align-items: center; }
+.scale i { flex: 1; height: 8px; border-radius: 2px; }
+.heading { font-weight: 600; }
+.click-here img { cursor: crosshair; }
+footer { display: none !important; }
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of the page that events read and write.
+
+    Attributes:
+        session: what this person looks at.
+        controls: in the order of :func:`read_settings`.
+        sample: list of sample images.
+        notes: sentences on the networks.
+        main: the image to click into.
+        readout: sentences on the position.
+        views: for each of two networks its frame, heading, pictures and captions.
+        plots: in three dimensions.
+        is_turning: whether the tab of three dimensions is open.
+    """
+
+    session: gr.State
+    controls: list[Any]
+    sample: gr.Dropdown
+    notes: gr.Markdown
+    main: gr.Image
+    readout: gr.HTML
+    views: list[tuple[gr.Column, gr.HTML, list[gr.Image], list[gr.HTML]]]
+    plots: list[gr.Plot]
+    is_turning: gr.State
+
+    def drawn(self) -> list[Any]:
+        """Return what every change draws anew."""
+        parts: list[Any] = [self.session, self.notes, self.main, self.readout]
+        for frame, heading, pictures, captions in self.views:
+            parts += [frame, heading, *pictures, *captions]
+        return parts
+
+
+def build_page(names: Sequence[str], ask: Callable[[], Viewer], folder: Path) -> gr.Blocks:
+    """Return the page.
+
+    Args:
+        names: of the networks, in order.
+        ask: waits for the viewer, which is made while the first page is served.
+        folder: where files to save are put.
+    """
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600), fill_width=True) as page:
+        parts, save_view, save_mask, upload, tabs = lay_out(names)
+        answers = Answers(ask, folder)
+        settings, drawn = parts.controls, parts.drawn()
+        first, second, head, *others = settings
+        turn = {"fn": answers.turn, "inputs": [parts.is_turning, parts.session, *settings], "outputs": parts.plots}
+
+        def react(event: Callable[..., Any], answer: Callable[..., Any], *inputs: Any, **more: Any) -> None:
+            outputs = more.pop("outputs", drawn)
+            asked = event(answer, [*inputs, *settings], outputs, show_progress="minimal", **AT_A_TIME, **more)
+            asked.success(**turn, show_progress="hidden", **AT_A_TIME)
+
+        react(page.load, answers.start, outputs=[*drawn, parts.sample, head])
+        react(first.input, answers.change_network, parts.session, outputs=[*drawn, parts.sample, head])
+        react(second.input, answers.change_network, parts.session, outputs=[*drawn, parts.sample, head])
+        react(parts.sample.input, answers.choose_sample, parts.sample)
+        react(upload.upload, answers.choose_upload, upload)
+        for control in (head, *others):
+            react(control.input, answers.redraw, parts.session, trigger_mode="always_last")
+        react(parts.main.select, answers.click_main, parts.session, trigger_mode="always_last")
+        for _, _, pictures, _ in parts.views:
+            for picture in pictures:
+                react(picture.select, answers.click_picture, parts.session, trigger_mode="always_last")
+        for tab, is_turning in tabs:
+            tab.select(lambda is_turning=is_turning: is_turning, None, parts.is_turning, **AT_A_TIME).success(
+                **turn, show_progress="minimal", **AT_A_TIME
+            )
+        for (button, file), answer in ((save_view, answers.save_view), (save_mask, answers.save_mask)):
+            # the browser fetches a file only by a click on its own button
+            button.click(answer, [parts.session, *settings], file, show_progress="minimal", **AT_A_TIME).success(
+                None, None, None, js=f"() => document.querySelector('#{file.elem_id}').click()"
+            )
+    return page
+
+
+def lay_out(names: Sequence[str]) -> tuple[Parts, Any, Any, gr.File, list[tuple[gr.Tab, bool]]]:
+    """Return the parts, the two pairs of buttons that save, the upload and the tabs."""
+    session, is_turning = gr.State(None, time_to_live=3600), gr.State(False)
+    gr.Markdown(f"## {TITLE}")
+    notes = gr.Markdown("Loading the network ...", elem_id="notes")
+    with gr.Row():
+        with gr.Column(scale=1, min_width=280, elem_classes="controls"):
+            first = gr.Dropdown(list(names), value=names[0], label="network", elem_id="first")
+            second = gr.Dropdown(
+                [NOBODY, *names], value=NOBODY, label="compared with", elem_id="second", visible=len(names) > 1
+            )
+            sample = gr.Dropdown([], label="sample image", elem_id="sample")
+            upload = gr.File(label="or an image of your own", height=150, elem_id="upload")
+            rule = gr.Radio(
+                ["as trained", "threshold", "fraction", "no smoothing", "every position"],
+                value="as trained",
+                label="which positions are smoothed",
+                info="All but 'as trained' are recomputed with the same weights, not retrained.",
+                elem_id="rule",
+            )
+            value = gr.Slider(0.01, 0.99, 0.1, step=0.01, label="threshold or fraction", elem_id="value")
+            opacity = gr.Slider(0.0, 1.0, 0.7, step=0.05, label="opacity", elem_id="opacity")
+            shows = gr.Radio(["mask", "errors"], value="mask", label="mask shows", elem_id="shows")
+            size = gr.Dropdown(
+                [TRAINED_SIZE, *(f"{side} px" for side in SIZES_PX)], value=TRAINED_SIZE, label="networks see",
+                info="The image is resized to a square of this side.", elem_id="size",
+            )  # fmt: skip
+            head = gr.Dropdown([], label="attention head", visible=False, elem_id="head")
+        with gr.Column(scale=3, min_width=320):
+            with gr.Row():
+                with gr.Column(scale=3, min_width=300):
+                    main = picture_part("image: click a position", "main")
+                with gr.Column(scale=2, min_width=220):
+                    readout = gr.HTML(elem_id="readout", padding=False)
+                    save_view = save_pair("Save view (PNG)", "view")
+                    save_mask = save_pair("Save mask (PNG)", "mask")
+            with gr.Tabs():
+                with gr.Tab("pictures") as flat:
+                    views = [lay_out_view(number) for number in range(2)]
+                with gr.Tab("3-D") as turning:
+                    gr.Markdown("Drag to turn. Attention of the position before smoothing and as used; below it, "
+                                "of up to 64 evenly spaced positions at the thresholds 0.1 and 0.9.")  # fmt: skip
+                    plots = [gr.Plot(show_label=False, elem_id=name) for name in ("surface", "scatter")]
+    controls = [first, second, head, size, rule, value, opacity, shows]
+    parts = Parts(session, controls, sample, notes, main, readout, views, plots, is_turning)
+    return parts, save_view, save_mask, upload, [(flat, False), (turning, True)]
+
+
+def lay_out_view(number: int) -> tuple[gr.Column, gr.HTML, list[gr.Image], list[gr.HTML]]:
+    pictures, captions = [], []
+    with gr.Column(visible=number == 0) as frame:
+        heading = gr.HTML(elem_id=f"heading-{number}", elem_classes="heading", padding=False)
+        with gr.Row(elem_classes="pictures"):
+            for place, name in enumerate(PICTURES):
+                with gr.Column(min_width=0):
+                    pictures.append(picture_part(name, f"picture-{number}-{place}"))
+                    captions.append(gr.HTML(elem_id=f"caption-{number}-{place}", elem_classes="caption", padding=False))
+    return frame, heading, pictures, captions
+
+
+def picture_part(name: str, elem_id: str) -> gr.Image:
+    return gr.Image(
+        label=name, show_label=False, alt_text=name, format="jpeg", interactive=False, buttons=["fullscreen"],
+        elem_id=elem_id, elem_classes="click-here",
+    )  # fmt: skip
+
+
+def save_pair(label: str, name: str) -> tuple[gr.Button, gr.DownloadButton]:
+    """Return a button that makes a file and the hidden one that the browser fetches it by."""
+    return gr.Button(label, size="md", elem_id=f"save-{name}"), gr.DownloadButton(
+        visible="hidden", elem_id=f"file-{name}"
+    )
+
+
+def told(answer: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Return an answer whose errors are sentences on the page, which stays as it is."""
+
+    @wraps(answer)
+    def telling(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Any:
+        try:
+            return answer(*args, **kwargs)
+        except SmoothAttentionError as error:
+            # not gr.Error: that would write "Error" over everything that the answer would have drawn
+            gr.Warning(escape(str(error)), duration=None, title="Not possible")
+            return gr.skip()
+
+    return telling
+
+
+class Answers:
+    """What the page's events call; one for all people.
+
+    Gradio finds the place of an event's data by annotations, which it has to be able to resolve.
+    """
+
+    def __init__(self, ask: Callable[[], Viewer], folder: Path) -> None:
+        self.ask, self.folder = ask, folder
+
+    def start(self, *controls: Any) -> list[Any]:
+        """Show the first network with the image in the middle of its samples."""
+        try:
+            return self.show_network(None, read_settings(controls))
+        except SmoothAttentionError as error:  # for the page to stay at "Loading" would be a lie
+            parts = [None, escape(str(error)), None, "", *show_view(None), *show_view(None)]
+            return [*parts, gr.Dropdown([], visible=False), gr.Dropdown([], visible=False)]
+
+    @told
+    def change_network(self, session: Session | None, *controls: Any) -> list[Any]:
+        """Show other networks on the same image; where there is none yet, on a sample of the first."""
+        return self.show_network(session, read_settings(controls))
+
+    def show_network(self, session: Session | None, settings: Settings) -> list[Any]:
+        """Return what is drawn, and the lists that depend on the network."""
+        viewer, offer = self.ask(), self.ask().open(settings.first)
+        if session is None and offer.samples:
+            session = viewer.choose_sample(settings.first, list(offer.samples)[len(offer.samples) // 2])
+        samples = [(name if iou is None else f"{name}, IoU {iou:.3f}", name) for name, iou in offer.samples.items()]
+        chosen = session.subject.name if session is not None and session.subject.name in offer.samples else None
+        heads = [] if session is None else viewer.heads(session, settings)
+        return [
+            *self.draw(session, settings),
+            gr.Dropdown(samples, value=chosen, visible=bool(samples)),
+            gr.Dropdown(
+                [(name, place) for place, name in enumerate(heads)], value=0 if heads else None, visible=len(heads) > 1
+            ),
+        ]
+
+    @told
+    def choose_sample(self, name: str, *controls: Any) -> list[Any]:
+        settings = read_settings(controls)
+        return self.draw(self.ask().choose_sample(settings.first, name), settings)
+
+    @told
+    def choose_upload(self, path: str, *controls: Any) -> list[Any]:
+        return self.draw(self.ask().choose_upload(Path(path)), read_settings(controls))
+
+    @told
+    def redraw(self, session: Session | None, *controls: Any) -> list[Any]:
+        return self.draw(session, read_settings(controls))
+
+    @told
+    def click_main(self, event: gr.SelectData, session: Any, *controls: Any) -> list[Any]:
+        from smooth_attention.app.session import SHOWN_PX
+
+        return self.draw(self.ask().click(session, event.index[0], event.index[1], SHOWN_PX), read_settings(controls))
+
+    @told
+    def click_picture(self, event: gr.SelectData, session: Any, *controls: Any) -> list[Any]:
+        from smooth_attention.app.drawing import PANEL_PX
+
+        return self.draw(self.ask().click(session, event.index[0], event.index[1], PANEL_PX), read_settings(controls))
+
+    def draw(self, session: Session | None, settings: Settings) -> list[Any]:
+        """Return a value for each part of :meth:`Parts.drawn`."""
+        viewer = self.ask()
+        notes = "  \n".join(note for name in settings.networks() for note in viewer.open(name).notes)
+        if session is None:
+            return [None, notes, None, "", *show_view(None), *show_view(None)]
+        seen, views = viewer.draw(session, settings)
+        readout = "".join(f"<p>{escape(view.readout)}</p>" for view in views)
+        title = f"<p><b>image {escape(session.subject.name)}</b></p>"
+        shown = [show_view(view) for view in [*views, None][:2]]
+        return [session, notes, viewer.main_picture(session, seen), title + readout, *shown[0], *shown[1]]
+
+    @told
+    def turn(self, is_turning: bool, session: Session | None, *controls: Any) -> list[Any]:
+        """Draw in three dimensions where that tab is open."""
+        if not is_turning or session is None:
+            return [gr.skip(), gr.skip()]
+        return self.ask().turn(session, read_settings(controls)) or [None, None]
+
+    @told
+    def save_view(self, session: Session | None, *controls: Any) -> str:
+        return self.save("view.png", session, lambda viewer, known: viewer.view_file(known, read_settings(controls)))
+
+    @told
+    def save_mask(self, session: Session | None, *controls: Any) -> str:
+        return self.save("mask.png", session, lambda viewer, known: viewer.mask_file(known, read_settings(controls)))
+
+    def save(self, name: str, session: Session | None, make: Callable[[Viewer, Session], bytes]) -> str:
+        if session is None:
+            raise OptionError("there is no image yet: choose a sample or upload one")
+        path = self.folder / secrets.token_hex(16) / name
+        path.parent.mkdir()
+        path.write_bytes(make(self.ask(), session))
+        return str(path)
+
+
+def read_settings(controls: Sequence[Any]) -> Settings:
+    """Return what the controls say, in the order of ``Parts.controls``."""
+    from smooth_attention.app.session import Settings
+
+    first, second, head, size, rule, value, opacity, shows = controls
+    return Settings(
+        first,
+        None if second == NOBODY else second,
+        head or 0,
+        None if size == TRAINED_SIZE else int(size.removesuffix(" px")),
+        rule,
+        value,
+        opacity,
+        shows,
+    )
+
+
+def show_view(view: View | None) -> list[Any]:
+    """Return frame, heading, pictures and captions of a network; None hides them."""
+    if view is None:
+        return [gr.Column(visible=False), "", *[None] * len(PICTURES), *[""] * len(PICTURES)]
+    captions = [show_caption(name, caption) for name, caption in zip(PICTURES, view.captions, strict=True)]
+    return [gr.Column(visible=True), escape(view.heading), *view.pictures, *captions]
+
+
+def show_caption(name: str, caption: Caption) -> str:
+    """Return a caption as HTML: the name, the colours with what the first and the last stand for, a sentence."""
+    bar = ""
+    if caption.colours:
+        low, high = caption.ends
+        bar = (
+            f'<span class="scale">{escape(low)}<i style="background: linear-gradient(to right, '
+            f'{", ".join(caption.colours)})"></i>{escape(high)}</span>'
+        )
+    return f"<b>{escape(name)}</b>{bar}{escape(caption.text)}"

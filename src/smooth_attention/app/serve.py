@@ -1,0 +1,99 @@
+"""Serving the page: the first page before the networks are there, on this machine alone unless told otherwise."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smooth_attention.core.errors import ConfigError
+from smooth_attention.core.names import short_names
+from smooth_attention.core.records import RECORD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from smooth_attention.app.viewer import Viewer
+
+LOCAL = "127.0.0.1"
+FIRST_PORT = 7860
+MAX_UPLOAD = "200mb"
+UNTRAINED = "untrained U-Net"
+
+
+def serve(paths: Sequence[Path], *, host: str, port: int | None, announce: Callable[[str], None]) -> None:
+    """Serve the page until it is interrupted.
+
+    Args:
+        paths: runs and model directories; none: an untrained network.
+        host: address to bind to.
+        port: to listen at; None: the first free one from 7860 on.
+        announce: gets the page's address as soon as it is served.
+
+    Raises:
+        ConfigError: where a path is no run and no model, Gradio is not installed, or the port is taken.
+    """
+    check_paths(paths)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio would call home when it is imported
+    try:
+        import gradio as gr
+    except ImportError as error:
+        raise ConfigError("the app needs Gradio; install smooth-attention[app]") from error
+    from smooth_attention.app.page import CSS, build_page
+
+    viewer: Future[Viewer] = Future()
+    with tempfile.TemporaryDirectory(prefix="smooth-attention-") as folder:
+        page = build_page(names_of(paths), viewer.result, Path(folder))
+        try:
+            _, address, _ = page.launch(
+                server_name=host,
+                server_port=port,
+                prevent_thread_lock=True,
+                quiet=True,
+                share=False,
+                ssr_mode=False,
+                footer_links=[],
+                max_file_size=MAX_UPLOAD,
+                theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+                css=CSS,
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"can't listen at {host}, port {port or FIRST_PORT} ({error}); give another --port"
+            ) from error
+        announce(address)
+        threading.Thread(target=load, args=(viewer, paths), daemon=True).start()
+        try:
+            threading.Event().wait()
+        finally:
+            page.close(verbose=False)
+
+
+def check_paths(paths: Sequence[Path]) -> None:
+    """Raise unless each is a finished-looking run or a model directory, looked at from outside and at once."""
+    if len({path.resolve() for path in paths}) != len(paths):
+        raise ConfigError("a run is named twice; name each once")
+    for path in paths:
+        if not ((path / RECORD).is_file() or (path / "config.json").is_file()):
+            raise ConfigError(f"{path} is no run and no model: it holds neither {RECORD} nor config.json")
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Return the networks' names in the list."""
+    return short_names(paths) if paths else [UNTRAINED]
+
+
+def load(viewer: Future[Viewer], paths: Sequence[Path]) -> None:
+    """Import torch and make the viewer, whatever becomes of it."""
+    try:
+        from smooth_attention.app.viewer import Viewer
+
+        made = Viewer(dict(zip(names_of(paths), paths, strict=True)) if paths else {UNTRAINED: None})
+    except BaseException as error:
+        viewer.set_exception(error)
+        raise
+    viewer.set_result(made)

@@ -1,0 +1,131 @@
+"""What figures are about: one run or two, chosen test images, and one position in one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from smooth_attention.core.errors import ConfigError, OptionError
+from smooth_attention.core.names import short_names
+from smooth_attention.data.sources import Pair
+from smooth_attention.runs.evaluate import OpenedRun, open_run
+from smooth_attention.runs.look import Head, Look
+from smooth_attention.runs.picks import image_figures, spread_stems
+
+NUM_IMAGES = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A run with what it makes of the chosen images.
+
+    Attributes:
+        name: of its directory, with its parent where two are called alike.
+        opened: the run.
+        looks: by stem.
+    """
+
+    name: str
+    opened: OpenedRun
+    looks: Mapping[str, Look]
+
+    @property
+    def has_attention(self) -> bool:
+        return bool(next(iter(self.looks.values())).heads)
+
+    def head(self, stem: str) -> Head:
+        """Return the last attention head of the network, with what it met in an image."""
+        return self.looks[stem].heads[-1]
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What the figures are about.
+
+    Attributes:
+        subjects: one run, or two on the same data.
+        pairs: chosen test images with their masks, by stem: five from the worst to the best IoU of the first run, then
+            the one that was asked for, if it is another.
+        stem: the image whose attention is shown.
+        is_automatic: whether it was taken for having the most smoothed positions of all pairs.
+        point: pixel (x, y) of it whose attention is shown; None: the roughest position of the first run.
+        thresholds: the two that the scatter compares.
+    """
+
+    subjects: Sequence[Subject]
+    pairs: Mapping[str, Pair]
+    stem: str
+    is_automatic: bool
+    point: tuple[float, float] | None
+    thresholds: tuple[float, float]
+
+    @property
+    def watching(self) -> list[Subject]:
+        """Those that have attention to look at."""
+        return [subject for subject in self.subjects if subject.has_attention]
+
+    def position(self, subject: Subject) -> int:
+        """Return the flat position of the point in the grid of a subject."""
+        point = self.point
+        if point is None:
+            first = self.watching[0]
+            left, top, right, bottom = first.looks[self.stem].box_of(
+                first.head(self.stem), first.head(self.stem).roughest()
+            )
+            point = (left + right) / 2, (top + bottom) / 2
+        return subject.looks[self.stem].position_at(subject.head(self.stem), *point)
+
+    def title(self, what: str) -> str:
+        chosen = "its roughest position" if self.point is None else "position at {:g}, {:g} px".format(*self.point)
+        head = self.watching[0].head(self.stem)
+        return f"{what}: {self.image_name},\n{chosen}; {head.name}, {head.grid[0]} x {head.grid[1]} positions"
+
+    @property
+    def image_name(self) -> str:
+        which = f" (of {len(self.pairs)} the one with most smoothing)" if self.is_automatic else ""
+        return f"test image {self.stem}{which}"
+
+
+def open_scene(
+    runs: Sequence[Path],
+    *,
+    cache: Path,
+    stem: str | None,
+    point: tuple[float, float] | None,
+    thresholds: tuple[float, float],
+) -> Scene:
+    """Open the runs, choose images and look at them; arguments and errors as in :func:`write_figures`."""
+    if not 1 <= len(runs) <= 2:
+        raise OptionError(f"figures are of one run, or of two side by side, got {len(runs)}")
+    if len({run.resolve() for run in runs}) != len(runs):
+        raise OptionError(f"{runs[0]} can't be compared with itself; name another run, or it alone")
+    opened = [open_run(run, cache=cache) for run in runs]
+    first = opened[0]
+    if any(other.source.fingerprint != first.source.fingerprint for other in opened):
+        raise ConfigError(f"{runs[0]} and {runs[1]} were trained on different data; compare runs on the same")
+    shared = [s for s in image_figures(first.record) if all(s in image_figures(o.record) for o in opened)]
+    if not shared:
+        raise ConfigError(f"{runs[0]} and {runs[1]} share no test image; train them with one split_seed and fold")
+    if stem is not None and stem not in shared:
+        raise OptionError(f"{stem!r} is no test image of {' and '.join(map(str, runs))}; one is {shared[0]!r}")
+    spread = spread_stems(first.record, NUM_IMAGES, among=shared)
+    pairs = {s: first.source.load(s) for s in dict.fromkeys([*spread, *([] if stem is None else [stem])])}
+    subjects = [
+        Subject(name, o, {s: Look(o.net, pair.image, o.config.image_size) for s, pair in pairs.items()})
+        for name, o in zip(short_names(runs), opened, strict=True)
+    ]
+    chosen = most_smoothed(subjects, spread) if stem is None else stem
+    height, width = pairs[chosen].mask.shape
+    if point is not None and not (0 <= point[0] < width and 0 <= point[1] < height):
+        raise OptionError(f"the position {point} lies outside image {chosen}, which is {width} x {height} px")
+    return Scene(subjects, pairs, chosen, stem is None, point, thresholds)
+
+
+def most_smoothed(subjects: Sequence[Subject], stems: Sequence[str]) -> str:
+    """Return the image in which the first network with attention smooths most, the roughest of those that tie."""
+    subject = next((each for each in subjects if each.has_attention), None)
+    if subject is None:
+        return stems[len(stems) // 2]
+    heads = {stem: subject.head(stem) for stem in stems}
+    return max(stems, key=lambda stem: (heads[stem].gate().mean(), heads[stem].roughness.max()))

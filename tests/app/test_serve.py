@@ -1,0 +1,175 @@
+"""The server from outside: what it refuses to start with, where it listens, what can be read through it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.conftest import Served
+from smooth_attention.app.serve import serve
+from smooth_attention.cli.main import WRONG_REQUEST, run
+from smooth_attention.core.errors import ConfigError
+
+
+def fetch(url: str, data: Any = None) -> tuple[int, str]:
+    body = None if data is None else json.dumps(data).encode()
+    asked = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            return answer.status, answer.read().decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(errors="replace")
+
+
+def call(served: Served, event: str, *data: Any) -> str:
+    """Call an event as a page would and return all that the server says."""
+    config = json.loads(fetch(served.url + "config")[1])
+    target = next(part["id"] for part in config["components"] if part["props"].get("elem_id") == event.split(".")[0])
+    number, inputs = next(
+        (dependency["id"], dependency["inputs"])
+        for dependency in config["dependencies"]
+        if [target, event.split(".")[1]] in dependency["targets"]
+    )
+    values = {part["id"]: part["props"].get("value") for part in config["components"]}
+    sent = [*data, *(values[part] for part in inputs[len(data) :])]
+    person = f"test{os.urandom(4).hex()}"
+    status, said = fetch(
+        served.url + "gradio_api/queue/join", {"data": sent, "fn_index": number, "session_hash": person}
+    )
+    assert status == 200, said
+    return fetch(served.url + f"gradio_api/queue/data?session_hash={person}")[1]
+
+
+@pytest.mark.parametrize("how", ["gradio_api/file={}", "file={}", "gradio_api/file=..{}", "static/..{}", "assets/..{}"])
+def test_no_file_of_the_machine_is_served(served: Served, app_runs: dict[str, Path], how: str) -> None:
+    for path in ("/etc/passwd", str(app_runs["smooth"] / "record.json"), str(Path(__file__).resolve())):
+        status, said = fetch(served.url + how.format(path))
+        assert status in (403, 404, 405) or "root:" not in said
+        assert "smooth-attention" not in said
+        assert "fingerprint" not in said
+        assert "root:" not in said
+
+
+def test_upload_takes_uploaded_files_only(served: Served, app_runs: dict[str, Path], wide_scenes: Path) -> None:
+    for path in (wide_scenes / "images" / "scene00.png", Path("/etc/passwd"), app_runs["smooth"] / "record.json"):
+        said = call(served, "upload.upload", {"path": str(path), "meta": {"_type": "gradio.FileData"}})
+        assert '"success":false' in said
+        assert "image scene00" not in said
+
+
+@pytest.fixture
+def asked() -> Iterator[tuple[str, list[str]]]:
+    """Give the address of another server, and what was asked of it."""
+    paths: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            paths.append(self.path)
+            self.send_response(404)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/secret.png", paths
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_server_fetches_nothing_for_a_stranger(served: Served, asked: tuple[str, list[str]]) -> None:
+    address, paths = asked
+    for file in ({"path": address}, {"path": address, "url": address}):
+        assert '"success":false' in call(served, "upload.upload", {**file, "meta": {"_type": "gradio.FileData"}})
+    assert paths == []
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "/etc/passwd", {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}]
+)
+def test_sample_is_one_of_the_list(served: Served, name: Any) -> None:
+    said = call(served, "sample.input", name)
+    assert "root:" not in said
+    assert '"success":false' in said or "no sample image" in said
+
+
+def test_server_listens_on_this_machine_alone(served: Served) -> None:
+    port = int(re.search(r":(\d+)/$", served.url)[1])
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    listening = [line.split()[1] for line in lines if line.split()[3] == "0A"]
+    assert [place for place in listening if place.endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]
+
+
+def test_page_names_no_other_machine(served: Served) -> None:
+    page = fetch(served.url)[1]
+    assert set(re.findall(r"(?:src|href)=[\"'](https?://[^\"']+)", page)) == set()
+
+
+def test_requests_that_can_not_be_served(
+    app_runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["app", str(tmp_path)]) == WRONG_REQUEST
+    assert "is no run and no model: it holds neither record.json nor config.json" in capsys.readouterr().err
+    run_path = str(app_runs["smooth"])
+    assert run(["app", run_path, run_path]) == WRONG_REQUEST
+    assert "named twice" in capsys.readouterr().err
+
+
+def test_taken_port_is_a_sentence(served: Served) -> None:
+    port = served.url.rstrip("/").rpartition(":")[2]
+    done = subprocess.run(
+        [sys.executable, "-c", "from smooth_attention.cli.main import main; main()", "app", "--port", port],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == WRONG_REQUEST
+    assert f"can't listen at 127.0.0.1, port {port}" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_missing_gradio_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(ConfigError, match=r"needs Gradio; install smooth-attention\[app\]"):
+        serve([], host="127.0.0.1", port=None, announce=print)
+
+
+def test_page_of_a_damaged_model_says_so(app_runs: dict[str, Path], tmp_path: Path, cache: Path) -> None:
+    from app.conftest import serve as serve_app
+
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "record.json").write_text("{")
+    with serve_app(broken, cache=cache, folder=tmp_path) as page:
+        config = json.loads(fetch(page.url + "config")[1])
+        load = next(d for d in config["dependencies"] if any(event == "load" for _, event in d["targets"]))
+        values = {part["id"]: part["props"].get("value") for part in config["components"]}
+        sent = [values[part] for part in load["inputs"]]
+        fetch(page.url + "gradio_api/queue/join", {"data": sent, "fn_index": load["id"], "session_hash": "one"})
+        assert "record.json is damaged" in fetch(page.url + "gradio_api/queue/data?session_hash=one")[1]
+
+
+def test_free_port_is_found_beside_a_taken_one(served: Served, cache: Path, tmp_path: Path) -> None:
+    from app.conftest import serve as serve_app
+
+    with serve_app(cache=cache, folder=tmp_path) as other:
+        assert other.url != served.url
+        host, _, port = other.url.rstrip("/").rpartition("//")[2].partition(":")
+        with socket.create_connection((host, int(port)), timeout=5):
+            pass

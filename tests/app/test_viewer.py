@@ -1,0 +1,117 @@
+"""Answers to the page, without the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from smooth_attention import create_model
+from smooth_attention.app.session import ERRORS, Session, Settings
+from smooth_attention.app.viewer import Viewer
+from smooth_attention.core.errors import DataError, OptionError
+from smooth_attention.core.records import read_record
+
+
+@pytest.fixture(scope="module")
+def viewer(app_runs: dict[str, Path], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Viewer:
+    torch.manual_seed(0)
+    model = tmp_path_factory.mktemp("model") / "heads"
+    options = {"fraction": 0.5, "heads": 2}
+    create_model("unet", encoder_weights=None, classes=3, block_options=options).save_pretrained(model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SMOOTH_ATTENTION_CACHE", str(cache))
+        made = Viewer({**app_runs, "heads": model})
+        for name in app_runs:
+            made.open(name)
+    return made
+
+
+@pytest.fixture
+def session(viewer: Viewer) -> Session:
+    return viewer.choose_sample("smooth", next(iter(viewer.open("smooth").samples)))
+
+
+def test_samples_are_the_test_images_with_their_figures(viewer: Viewer, app_runs: dict[str, Path]) -> None:
+    record = read_record(app_runs["smooth"])
+    images = {image["stem"]: image["iou"] for image in record["metrics"]["test"]["images"]}
+    assert dict(viewer.open("smooth").samples) == images
+    assert f"Test IoU {record['metrics']['test']['pooled']['iou']:.3f} (pooled" in viewer.open("smooth").notes[0]
+
+
+def test_mask_caption_has_the_figure_of_the_record(viewer: Viewer, session: Session) -> None:
+    iou = viewer.open("smooth").samples[session.subject.name]
+    _, views = viewer.draw(session, Settings("smooth"))
+    assert f"IoU of this image {iou:.3f} (protocol standard)" in views[0].captions[0].text
+
+
+def test_two_networks_share_the_scale_of_attention(viewer: Viewer, session: Session) -> None:
+    seen, views = viewer.draw(session, Settings("smooth", "heads", head=1))
+    ends = {caption.ends for view in views for caption in view.captions[1:3]}
+    largest = max(float(row.max()) for each in seen if each.row for row in (each.row.plain, each.row.used))
+    assert ends == {("0", f"{largest:.3g}")}
+    assert (seen[1].head.number, seen[0].head.number) == (1, 0)  # the first has one head only
+
+
+def test_click_is_where_the_picture_says(viewer: Viewer, session: Session) -> None:
+    height, width = session.subject.shape
+    for longest in (560, 420):
+        factor = longest / max(height, width)
+        clicked = viewer.click(session, 0.75 * width * factor - 0.5, 0.25 * height * factor - 0.5, longest)
+        assert clicked.point == pytest.approx((0.75 * width, 0.25 * height))
+        assert session.point == (width / 2, height / 2)
+
+
+def test_errors_are_drawn_where_the_truth_is_known(viewer: Viewer, session: Session, tmp_path: Path) -> None:
+    _, (view,) = viewer.draw(session, Settings("smooth", shows=ERRORS))
+    assert "missed" in view.captions[0].text
+    Image.fromarray(session.subject.load()).save(tmp_path / "own.png")
+    _, (own,) = viewer.draw(viewer.choose_upload(tmp_path / "own.png"), Settings("smooth", shows=ERRORS))
+    assert own.captions[0].text == "errors are drawn of binary masks whose truth is known"
+
+
+def test_truth_of_other_labels_does_not_count(viewer: Viewer, session: Session) -> None:
+    _, (view,) = viewer.draw(session, Settings("heads"))
+    assert "IoU" not in view.captions[0].text
+
+
+def test_looks_of_networks_that_are_no_longer_shown_are_dropped(viewer: Viewer, session: Session) -> None:
+    viewer.draw(session, Settings("smooth", "none"))
+    viewer.draw(session, Settings("none", image_size=128))
+    assert list(session.looks) == [("none", 128)]
+    assert [name for name, _ in session.masks] == ["none"]
+
+
+def test_saved_files_are_the_view_and_the_mask_at_the_images_size(
+    viewer: Viewer, session: Session, tmp_path: Path
+) -> None:
+    for name, content in {
+        "view": viewer.view_file(session, Settings("smooth", "heads")),
+        "mask": viewer.mask_file(session, Settings("heads")),
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    with Image.open(tmp_path / "mask") as mask:
+        assert (mask.mode, mask.size) == ("P", session.subject.shape[::-1])
+        assert np.asarray(mask).max() == 2
+    with Image.open(tmp_path / "view") as view:
+        assert view.format == "PNG"
+    with pytest.raises(OptionError, match="none has no attention to save a view of; save its mask"):
+        viewer.view_file(session, Settings("none"))
+
+
+@pytest.mark.parametrize("stem", ["../record", "/etc/passwd", "scene99"])
+def test_only_sample_images_are_opened(viewer: Viewer, stem: str) -> None:
+    with pytest.raises(DataError, match="no sample image of smooth; choose one of the list"):
+        viewer.choose_sample("smooth", stem)
+
+
+def test_unknown_names_are_refused(viewer: Viewer, session: Session) -> None:
+    with pytest.raises(OptionError, match="none of the networks here"):
+        viewer.open("/etc")
+    with pytest.raises(OptionError, match="a rule is one of as trained"):
+        viewer.draw(session, Settings("smooth", rule="always"))
+    with pytest.raises(OptionError, match="fraction needs to lie between 0 and 1"):
+        viewer.draw(session, Settings("smooth", rule="fraction", value=2.0))
