@@ -40,6 +40,8 @@ EXAMPLES = {
     "models.smp": ["create_model"],
     "models.store": ["load_model"],
     "runs.predict": ["predict"],
+    "runs.look": ["Look"],
+    "viz.heatmaps": ["heat_overlay"],
     "metrics.standard": ["StandardMetrics", "count_pixels", "score_counts"],
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from xml.etree import ElementTree
@@ -65,8 +66,6 @@ def test_each_figure_is_drawn_in_time(look_run: Path, other_run: Path, cache: Pa
         assert isinstance(figure, (go.Figure if name in TURNING else Figure))
     slowest = max(seconds, key=lambda name: seconds[name])
     with capsys.disabled():
-        import sys
-
         sys.stdout.write(f"\n[figures] slowest to draw: {slowest}, {seconds[slowest]:.1f} s (aim 5 s, with writing)\n")
 
 

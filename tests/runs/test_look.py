@@ -46,8 +46,8 @@ def test_rows_and_roughness_are_the_formulas() -> None:
     look = Look(net, IMAGE)
     assert [head.name for head in look.heads] == ["model.encoder.blocks.3, head 0", "model.encoder.blocks.3, head 1"]
     for head in look.heads:
-        scale = head.query.shape[-1] ** -0.5
-        matrix = formula(head.query[0, head.number], head.key[0, head.number], scale)
+        scale = head.met.query.shape[-1] ** -0.5
+        matrix = formula(head.met.query[0, head.number], head.met.key[0, head.number], scale)
         smooth = mean_of_neighbours(matrix, head.grid)
         rows = head.rows(range(64), Rule(-1.0))
         np.testing.assert_allclose([row.plain.ravel() for row in rows], matrix, atol=1e-5)

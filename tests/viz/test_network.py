@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 
 import matplotlib
 import numpy as np
 import pytest
 from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.text import Text
 from matplotlib.transforms import Affine2D
@@ -20,6 +21,7 @@ from smooth_attention.models import PaperUNet, create_model, insert
 from smooth_attention.models.stages import Stage, Stages, trace_stages
 from smooth_attention.viz.colours import lab_as_seen
 from smooth_attention.viz.network import COLOURS, count_text, network_figure
+from smooth_attention.viz.study_charts import FAINT, INK
 
 RULE = {"threshold": 0.4}
 LONG_RULE = "threshold 0.123, temperature 0.0456"
@@ -42,8 +44,9 @@ def make_stages(num_stages, first, block=None, links=(), word="some_module"):
         values = {"shape": (min(2048, 16 << depth), 512 >> depth, 512 >> depth), "parameters": 1_234_567 * (number + 1)}
         if number == block:
             values |= {"role": "block", "kind": "RandomSmoothAttention", "rule": LONG_RULE}
+        follows = number > 0 and not (number == block and any(j == block for _, j in links))
         half = "encoder" if number < first else "decoder"
-        stages.append(stage(f"{half}.{word}.{number}", follows=number > 0, **values))
+        stages.append(stage(f"{half}.{word}.{number}", follows=follows, **values))
     return Stages(tuple(stages), tuple(links), (3, 512, 512))
 
 
@@ -69,6 +72,7 @@ NETWORKS = {
     "24-long-encoder": lambda: make_stages(24, 22, 21, [(3, 22)]),
     "24-long-decoder": lambda: make_stages(24, 3, 2, [(0, 20), (1, 10), (3, 5)]),
     "24-block-in-row": lambda: make_stages(24, 12, 5),
+    "24-block-beside": lambda: make_stages(24, 20, 19, [(17, 19), (18, 20)]),
     "8": lambda: make_stages(8, 4, 3, [(1, 5)]),
     "8-long-names": lambda: make_stages(8, 4, word="a_module.with_a.very_long_name.of_many_words"),
     "encoder-alone": lambda: make_stages(9, 9),
@@ -197,7 +201,9 @@ def test_figure_is_drawn_at_once(traced):
 def points_of(arrow):
     """Return points along an arrow, in inches."""
     path = arrow._path_original.transformed(Affine2D().scale(1000))  # curves are flattened by pixels
-    return np.vstack(path.to_polygons(closed_only=False)) / 1000
+    corners = np.vstack(path.to_polygons(closed_only=False)) / 1000
+    places = np.linspace(0, len(corners) - 1, 20 * len(corners))
+    return np.stack([np.interp(places, range(len(corners)), corners[:, axis]) for axis in (0, 1)], axis=1)
 
 
 def outline(patch):
@@ -214,9 +220,9 @@ def outlines(figure):
     return found
 
 
-def is_in(point, rectangle, reach=0.01):
+def is_in(points, rectangle, reach=0.01):
     low, high = rectangle
-    return bool((low - reach <= point).all() and (point <= high + reach).all())
+    return bool(((low - reach <= points) & (points <= high + reach)).all(axis=-1).any())
 
 
 def test_an_arrow_leads_from_each_stage_to_those_that_read_it(traced, drawn):
@@ -228,16 +234,19 @@ def test_an_arrow_leads_from_each_stage_to_those_that_read_it(traced, drawn):
     assert all(len(found) == 1 for found in joined)
     assert set().union(*joined) == pairs
     assert len(ends) == len(pairs)
+    for arrow in find(figure, FancyArrowPatch):  # from edge to edge
+        assert not any(is_in(points_of(arrow), place, -0.01) for place in places)
 
 
-def test_no_arrow_runs_behind_a_block_that_is_not_its_own(drawn):
+def test_no_arrow_runs_behind_a_block_that_is_not_its_own_or_over_the_edge(drawn):
     figure, _ = drawn
     frames = [outline(card) for card in find(figure, FancyBboxPatch)]
     for arrow in find(figure, FancyArrowPatch):
         points = points_of(arrow)
         for frame in frames:
             if not (is_in(points[0], frame) or is_in(points[-1], frame)):
-                assert not any(is_in(point, frame, 0.0) for point in points)
+                assert not is_in(points, frame, 0.0)
+        assert 0.08 <= points[:, 0].min() <= points[:, 0].max() <= 7 - 0.08
 
 
 def test_boxes_grow_with_side_and_channels(unet):
@@ -266,6 +275,34 @@ def test_skip_links_of_a_unet_run_straight_down(unet):
     across = [points_of(arrow) for arrow in find(figure, FancyArrowPatch)]
     upright = [points for points in across if np.ptp(points[:, 0]) < 1e-6 < np.ptp(points[:, 1])]
     assert len(upright) == 5  # conv1, layer1, layer2, layer3 to its block, the block to the decoder
+
+
+def test_skip_links_differ_from_the_way_through_the_network(unet):
+    arrows = find(draw(unet)[0], FancyArrowPatch)
+    widths = {to_hex(arrow.get_edgecolor()): arrow.get_linewidth() for arrow in arrows}
+    assert widths[FAINT] < widths[INK]
+    colours = Counter(to_hex(arrow.get_edgecolor()) for arrow in arrows)
+    # the way: four arrows in the encoder, one to the decoder, five there
+    assert colours == {INK: 10, FAINT: 3, "#{:02x}{:02x}{:02x}".format(*COLOURS["block"]): 2}
+
+
+def test_lines_beside_a_block_stay_apart():
+    figure, _ = draw(NETWORKS["dpt"]())
+    (frame,) = (outline(card) for card in find(figure, FancyBboxPatch))
+    (left, bottom), (right, top) = frame
+    xs = []
+    for points in map(points_of, find(figure, FancyArrowPatch)):
+        if points[0, 1] > top > bottom > points[-1, 1]:
+            xs.append(np.interp((bottom + top) / 2, points[::-1, 1], points[::-1, 0]))
+    assert len(xs) == 4
+    assert np.diff(sorted(xs)).min() > 0.03
+    assert all(x < left - 0.03 or x > right + 0.03 for x in xs)
+
+
+def test_more_stages_than_can_be_read_do_not_lie_over_each_other():
+    figure, canvas = draw(make_stages(45, 43, 20))
+    extents = [text.get_window_extent(canvas.get_renderer()) for text in find_texts(figure)]
+    assert not any(do_overlap(a, b) for a, b in itertools.combinations(extents, 2))
 
 
 def test_block_stands_out_by_its_colour_and_frame(traced, drawn):

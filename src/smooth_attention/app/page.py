@@ -61,7 +61,7 @@ class Parts:
     session: gr.State
     controls: list[Any]
     sample: gr.Dropdown
-    notes: gr.Markdown
+    notes: gr.HTML
     main: gr.Image
     readout: gr.HTML
     views: list[tuple[gr.Column, gr.HTML, list[gr.Image], list[gr.HTML]]]
@@ -123,7 +123,7 @@ def lay_out(names: Sequence[str]) -> tuple[Parts, Any, Any, gr.File, list[tuple[
     """Return the parts, the two pairs of buttons that save, the upload and the tabs."""
     session, is_turning = gr.State(None, time_to_live=3600), gr.State(False)
     gr.Markdown(f"## {TITLE}")
-    notes = gr.Markdown("Loading the network ...", elem_id="notes")
+    notes = gr.HTML("Loading the network ...", elem_id="notes", padding=False)
     with gr.Row():
         with gr.Column(scale=1, min_width=280, elem_classes="controls"):
             first = gr.Dropdown(list(names), value=names[0], label="network", elem_id="first")
@@ -274,11 +274,14 @@ class Answers:
     def draw(self, session: Session | None, settings: Settings) -> list[Any]:
         """Return a value for each part of :meth:`Parts.drawn`."""
         viewer = self.ask()
-        notes = "  \n".join(note for name in settings.networks() for note in viewer.open(name).notes)
+        notes = "".join(
+            f"<p><b>{escape(name)}</b>: {escape(' '.join(viewer.open(name).notes))}</p>" for name in settings.networks()
+        )
         if session is None:
             return [None, notes, None, "", *show_view(None), *show_view(None)]
         seen, views = viewer.draw(session, settings)
-        readout = "".join(f"<p>{escape(view.readout)}</p>" for view in views)
+        told = [(each.offer.name, view.readout) for each, view in zip(seen, views, strict=True) if view.readout]
+        readout = "".join(f"<p><b>{escape(name)}</b>: {escape(sentences)}</p>" for name, sentences in told)
         title = f"<p><b>image {escape(session.subject.name)}</b></p>"
         shown = [show_view(view) for view in [*views, None][:2]]
         return [session, notes, viewer.main_picture(session, seen), title + readout, *shown[0], *shown[1]]

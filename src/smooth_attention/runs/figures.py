@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import plotly.graph_objects as go
-from matplotlib.figure import Figure
 
-from smooth_attention.core.files import write_bytes, write_text
+from smooth_attention.core.files import write_bytes
 from smooth_attention.models.rows import Rule
 from smooth_attention.models.stages import trace_stages
 from smooth_attention.runs.evaluate import image_iou
@@ -21,8 +19,13 @@ from smooth_attention.viz.heatmaps import AttentionRow, attention_figure, matrix
 from smooth_attention.viz.network import network_figure
 from smooth_attention.viz.overlays import PredictionRow, prediction_grid
 from smooth_attention.viz.study_charts import arm_styles
-from smooth_attention.viz.surfaces import scatter_chart, scatter_figure, surface_chart, surface_figure
+from smooth_attention.viz.surfaces import scatter_chart, scatter_figure, surface_chart, surface_figure, turning_page
 
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    from matplotlib.figure import Figure
+
+TURNING = ("surface-turning", "scatter-turning")
 MAX_ROWS = 64  # positions of an image whose rows make a distribution or a scatter
 MAX_MATRIX_SIDE = 256
 OFF = Rule()
@@ -55,13 +58,7 @@ def write_figures(
     """
     scene = open_scene(runs, cache=cache, stem=stem, point=point, thresholds=thresholds)
     for name, make in figure_makers(scene).items():
-        figure = make()
-        if isinstance(figure, go.Figure):
-            path = output / f"{name}.html"
-            write_text(path, figure.to_html(include_plotlyjs=True, full_html=True))
-            yield path
-            continue
-        for kind, data in print_figure(figure).items():
+        for kind, data in (turning_page if name in TURNING else print_figure)(make()).items():
             path = output / f"{name}.{kind}"
             write_bytes(path, data)
             yield path

@@ -30,45 +30,79 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 @dataclass(frozen=True, eq=False)
-class Head:
-    """One head of an attention block, with what it met in the image.
+class Met:
+    """What an attention block met in the image.
 
     Attributes:
-        block: module name in the network.
-        number: of the head, from 0.
-        grid: (h, w), shape of the positions.
+        name: of the block's module in the network.
         module: the block.
-        query: (1, M, N, E) of all heads of the block.
+        grid: (h, w), shape of the positions.
+        query: (1, M, N, E).
         key: (1, M, N, E).
     """
 
-    block: str
-    number: int
-    grid: tuple[int, int]
+    name: str
     module: SmoothAttention
+    grid: tuple[int, int]
     query: Tensor
     key: Tensor
     _gates: dict[Rule | None, np.ndarray] = field(default_factory=dict)
 
-    @property
-    def name(self) -> str:
-        """Module name, and the head where there are several."""
-        return self.block if self.module.heads == 1 else f"{self.block}, head {self.number}"
-
     @cached_property
     def roughness(self) -> np.ndarray:
-        """Float32 (h, w): how much the rows change from each position to its neighbours, 0 to 1."""
+        """Float32 (M, h, w)."""
         with torch.inference_mode():
-            roughness_BMN = ops.roughness(self.query, self.key, grid=self.grid, scale=self.module.scale)
-        return self.as_map(roughness_BMN)
+            return self.as_maps(ops.roughness(self.query, self.key, grid=self.grid, scale=self.module.scale))
+
+    def gate(self, rule: Rule | None) -> np.ndarray:
+        """Return float32 (M, h, w)."""
+        if rule not in self._gates:
+            with torch.inference_mode():
+                self._gates[rule] = self.as_maps(used_gate(self.module, self.query, self.key, self.grid, rule).float())
+        return self._gates[rule]
+
+    def as_maps(self, values_BMN: Tensor) -> np.ndarray:
+        values: np.ndarray = values_BMN[0].unflatten(-1, self.grid).cpu().numpy()
+        return values
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """One head of an attention block, with what it makes of the image.
+
+    Attributes:
+        met: what the block met.
+        number: of the head, from 0.
+    """
+
+    met: Met
+    number: int
+
+    @property
+    def name(self) -> str:
+        """Module name of the block, and the head where there are several."""
+        return self.met.name if self.module.heads == 1 else f"{self.met.name}, head {self.number}"
+
+    @property
+    def module(self) -> SmoothAttention:
+        """The block."""
+        return self.met.module
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Shape (h, w) of the positions."""
+        return self.met.grid
+
+    @property
+    def roughness(self) -> np.ndarray:
+        """Float32 (h, w): how much the rows change from each position to its neighbours, 0 to 1."""
+        roughness: np.ndarray = self.met.roughness[self.number]
+        return roughness
 
     def gate(self, rule: Rule | None = None) -> np.ndarray:
         """Return float32 (h, w): by how much each position is smoothed: 0 or 1, of a soft gate a share."""
-        if rule not in self._gates:
-            with torch.inference_mode():
-                gate_BMN = used_gate(self.module, self.query, self.key, self.grid, rule)
-            self._gates[rule] = self.as_map(gate_BMN.float())
-        return self._gates[rule]
+        gate: np.ndarray = self.met.gate(rule)[self.number]
+        return gate
 
     def roughest(self, rule: Rule | None = None) -> int:
         """Return the flat position of the largest roughness, among those that are smoothed if any is."""
@@ -86,21 +120,17 @@ class Head:
         with torch.inference_mode():
             used_BMPN, plain_BMPN = used_rows(
                 self.module,
-                self.query[:, one],
-                self.key[:, one],
-                torch.tensor(positions, device=self.query.device),
+                self.met.query[:, one],
+                self.met.key[:, one],
+                torch.tensor(positions, device=self.met.query.device),
                 self.grid,
-                torch.from_numpy(gate).to(self.query.device)[None, None],
+                torch.from_numpy(gate).to(self.met.query.device)[None, None],
             )
         maps = (rows[0, 0].unflatten(-1, self.grid).cpu().numpy() for rows in (plain_BMPN, used_BMPN))
         return [
             RowPair(plain, used, float(roughness[i]), float(gate[i]))
             for i, plain, used in zip(positions, *maps, strict=True)
         ]
-
-    def as_map(self, values_BMN: Tensor) -> np.ndarray:
-        values: np.ndarray = values_BMN[0, self.number].unflatten(0, self.grid).cpu().numpy()
-        return values
 
 
 def heads_of(name: str, block: SmoothAttention, x: Tensor) -> list[Head]:
@@ -114,7 +144,8 @@ def heads_of(name: str, block: SmoothAttention, x: Tensor) -> list[Head]:
             f"a picture needs a grid of two axes, {name} has {x.ndim - 2}; look at a block of a feature map"
         )
     query, key, _ = block.project(x.float())
-    return [Head(name, number, (x.shape[2], x.shape[3]), block, query, key) for number in range(block.heads)]
+    met = Met(name, block, (x.shape[2], x.shape[3]), query, key)
+    return [Head(met, number) for number in range(block.heads)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -153,8 +153,8 @@ def scenes(
         figure.add_trace(trace.update(scene=scene, showlegend=False))
         figure.update_layout({scene: scene_layout(shape, limit) | {"domain": domain}})
         figure.add_annotation(
-            text=plain(name), x=left + 0.5 / columns, y=top, xref="paper", yref="paper", yanchor="top",
-            showarrow=False, font={"size": 13},
+            text=plain(name), x=left + 0.5 / columns, y=top, xref="paper", yref="paper", xanchor="center",
+            yanchor="top", showarrow=False, font={"size": 13},
         )  # fmt: skip
     figure.update_layout(
         title={"text": plain(title).replace("\n", " "), "font": {"size": 14}, "x": 0, "pad": {"l": 8}},
@@ -192,3 +192,8 @@ def max_of(maps: object) -> float:
     if not found:
         raise OptionError("a figure in three dimensions needs at least one map, got none")
     return max(found) or 1.0
+
+
+def turning_page(figure: go.Figure) -> dict[str, bytes]:
+    """Return a figure that turns by its file ending: ``html``, one page that opens offline, about 5 MB."""
+    return {"html": figure.to_html(include_plotlyjs=True, full_html=True).encode()}
