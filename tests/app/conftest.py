@@ -59,7 +59,7 @@ def serve(*arguments: str | Path, cache: Path, folder: Path) -> Iterator[Served]
             stderr=errors,
             text=True,
             cwd=folder,
-            env={**os.environ, "SMOOTH_ATTENTION_CACHE": str(cache)},
+            env={**os.environ, "SMOOTH_ATTENTION_CACHE": str(cache), "TMPDIR": str(folder)},
         )
         try:
             assert process.stdout is not None
@@ -70,6 +70,8 @@ def serve(*arguments: str | Path, cache: Path, folder: Path) -> Iterator[Served]
             process.terminate()
             process.wait(30)
             process.stdout.close()
+    assert process.returncode == 130
+    assert not list(folder.glob("smooth-attention-*"))  # uploads and pictures are gone
     # what Gradio refuses by itself leaves a traceback, which does not reach our code
     assert "smooth_attention/" not in log.read_text(), log.read_text()
 

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from smooth_attention import create_model
-from smooth_attention.app.session import ERRORS, Session, Settings
+from smooth_attention.app.drawing import PANEL_PX
+from smooth_attention.app.session import ERRORS, SHOWN_PX, Session, Settings
 from smooth_attention.app.viewer import Viewer
 from smooth_attention.core.errors import DataError, OptionError
 from smooth_attention.core.records import read_record
@@ -58,7 +59,7 @@ def test_two_networks_share_the_scale_of_attention(viewer: Viewer, session: Sess
 
 def test_click_is_where_the_picture_says(viewer: Viewer, session: Session) -> None:
     height, width = session.subject.shape
-    for longest in (560, 420):
+    for longest in (SHOWN_PX, PANEL_PX):
         factor = longest / max(height, width)
         clicked = viewer.click(session, 0.75 * width * factor - 0.5, 0.25 * height * factor - 0.5, longest)
         assert clicked.point == pytest.approx((0.75 * width, 0.25 * height))

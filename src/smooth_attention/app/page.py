@@ -149,9 +149,9 @@ def lay_out(names: Sequence[str]) -> tuple[Parts, Any, Any, gr.File, list[tuple[
             head = gr.Dropdown([], label="attention head", visible=False, elem_id="head")
         with gr.Column(scale=3, min_width=320):
             with gr.Row():
-                with gr.Column(scale=3, min_width=300):
+                with gr.Column(min_width=300):
                     main = picture_part("image: click a position", "main")
-                with gr.Column(scale=2, min_width=220):
+                with gr.Column(min_width=300):
                     readout = gr.HTML(elem_id="readout", padding=False)
                     save_view = save_pair("Save view (PNG)", "view")
                     save_mask = save_pair("Save mask (PNG)", "mask")

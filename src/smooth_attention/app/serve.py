@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -46,7 +47,10 @@ def serve(paths: Sequence[Path], *, host: str, port: int | None, announce: Calla
     from smooth_attention.app.page import CSS, build_page
 
     viewer: Future[Viewer] = Future()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl-C, with its files removed
     with tempfile.TemporaryDirectory(prefix="smooth-attention-") as folder:
+        # uploads and pictures of this page alone, gone with it; Gradio's own folder is shared by all its pages
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "pictures")
         page = build_page(names_of(paths), viewer.result, Path(folder))
         try:
             _, address, _ = page.launch(

@@ -14,7 +14,7 @@ from smooth_attention.models.rows import Rule
 from smooth_attention.runs.look import Head, Look, RowPair
 from smooth_attention.viz.overlays import Picture
 
-SHOWN_PX = 560  # longer side of an image on the page
+SHOWN_PX = 440  # longer side of an image on the page
 RULES: dict[str, Callable[[float], Rule | None]] = {
     "as trained": lambda value: None,
     "threshold": lambda value: Rule(threshold=value),

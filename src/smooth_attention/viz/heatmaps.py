@@ -98,7 +98,7 @@ def mark_box(picture: Picture, box: Box) -> Picture:
     """Return a copy of a picture with the outline of a box, bright within a dark one so that it shows on any ground."""
     marked = picture.copy()
     height, width = picture.shape[:2]
-    thick = max(1, round(min(height, width) / 110))
+    thick = max(1, round(min(height, width) / 150))
     left, right = (int(np.clip(round(x), 0, width)) for x in box[::2])
     top, bottom = (int(np.clip(round(y), 0, height)) for y in box[1::2])
     for grow, colour in ((thick, (0, 0, 0)), (0, tuple(bytes.fromhex(MARK[1:])))):
