@@ -201,7 +201,7 @@ def test_compare_shows_a_second_network_on_the_same_image(visit: Callable[..., P
     page.locator("#picture-1-0 img").wait_for()
     assert "none" in page.locator("#heading-1").inner_text()
     assert "no attention in this network" in page.locator("#caption-1-1").inner_text()
-    assert "IoU of this image" in page.locator("#caption-1-0").inner_text()
+    assert "of this image (protocol standard)" in page.locator("#caption-1-0").inner_text()
     choose(page, "#second", "nothing")
     page.locator("#heading-1").wait_for(state="hidden")
 

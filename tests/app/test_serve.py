@@ -116,6 +116,27 @@ def test_server_listens_on_this_machine_alone(served: Served) -> None:
     assert [place for place in listening if place.endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]
 
 
+FIRST_PAGE = """
+import sys, urllib.request
+from smooth_attention.app.serve import serve
+
+def announce(address):
+    page = urllib.request.urlopen(address + "config").read().decode()
+    print("Loading the network" in page, "torch" in sys.modules)
+    raise KeyboardInterrupt
+
+try:
+    serve([], host="127.0.0.1", port=None, announce=announce)
+except KeyboardInterrupt:
+    print("ended")
+"""
+
+
+def test_first_page_is_served_before_torch_is_imported() -> None:
+    done = subprocess.run([sys.executable, "-c", FIRST_PAGE], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["True", "False", "ended"], done.stderr
+
+
 def test_page_names_no_other_machine(served: Served) -> None:
     page = fetch(served.url)[1]
     assert set(re.findall(r"(?:src|href)=[\"'](https?://[^\"']+)", page)) == set()

@@ -15,6 +15,7 @@ from smooth_attention.app.session import ERRORS, SHOWN_PX, Session, Settings
 from smooth_attention.app.viewer import Viewer
 from smooth_attention.core.errors import DataError, OptionError
 from smooth_attention.core.records import read_record
+from smooth_attention.runs.evaluate import show_iou
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,14 @@ def test_samples_are_the_test_images_with_their_figures(viewer: Viewer, app_runs
 def test_mask_caption_has_the_figure_of_the_record(viewer: Viewer, session: Session) -> None:
     iou = viewer.open("smooth").samples[session.subject.name]
     _, views = viewer.draw(session, Settings("smooth"))
-    assert f"IoU of this image {iou:.3f} (protocol standard)" in views[0].captions[0].text
+    assert f"IoU {iou:.3f} of this image (protocol standard)" in views[0].captions[0].text
+
+
+def test_other_sizes_and_undefined_figures_are_told(viewer: Viewer, session: Session) -> None:
+    _, (view,) = viewer.draw(session, Settings("smooth", image_size=128))
+    assert "of this image (protocol standard but at 128 px)" in view.captions[0].text
+    assert "128 px" in view.heading
+    assert show_iou(float("nan")) == "IoU undefined"
 
 
 def test_two_networks_share_the_scale_of_attention(viewer: Viewer, session: Session) -> None:

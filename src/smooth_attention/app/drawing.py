@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from smooth_attention.app.session import ERRORS, Caption, Seen, Session, Settings, Subject, View, fit
 from smooth_attention.data.cache import resize_mask
 from smooth_attention.models.rows import Rule
-from smooth_attention.runs.evaluate import image_iou
+from smooth_attention.runs.evaluate import image_iou, show_iou
 from smooth_attention.viz.heatmaps import (
     ATTENTION,
     POWER,
@@ -89,8 +89,9 @@ def draw_mask(subject: Subject, seen: Seen, settings: Settings) -> tuple[Picture
         if settings.shows == ERRORS:
             lines.append("errors are drawn of binary masks whose truth is known")
     if truth is not None:
-        iou = image_iou(look.labels(rule), truth, subject.class_names)
-        lines.append(f"IoU of this image {iou:.3f} (protocol standard)")
+        size = "" if look.image_size == look.net.preprocessing.image_size else f" but at {look.image_size} px"
+        iou = show_iou(image_iou(look.labels(rule), truth, subject.class_names))
+        lines.append(f"{iou} of this image (protocol standard{size})")
     if rule is not None:
         square = (look.image_size, look.image_size)
         changed = float((look.labels(rule, square) != look.labels(None, square)).mean())

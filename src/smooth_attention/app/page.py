@@ -100,7 +100,7 @@ def build_page(names: Sequence[str], ask: Callable[[], Viewer], folder: Path) ->
         react(first.input, answers.change_network, parts.session, outputs=[*drawn, parts.sample, head])
         react(second.input, answers.change_network, parts.session, outputs=[*drawn, parts.sample, head])
         react(parts.sample.input, answers.choose_sample, parts.sample)
-        react(upload.upload, answers.choose_upload, upload)
+        react(upload.upload, answers.choose_upload, upload, outputs=[*drawn, parts.sample, head])
         for control in (head, *others):
             react(control.input, answers.redraw, parts.session, trigger_mode="always_last")
         react(parts.main.select, answers.click_main, parts.session, trigger_mode="always_last")
@@ -253,7 +253,7 @@ class Answers:
 
     @told
     def choose_upload(self, path: str, *controls: Any) -> list[Any]:
-        return self.draw(self.ask().choose_upload(Path(path)), read_settings(controls))
+        return self.show_network(self.ask().choose_upload(Path(path)), read_settings(controls))
 
     @told
     def redraw(self, session: Session | None, *controls: Any) -> list[Any]:

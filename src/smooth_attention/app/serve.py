@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from smooth_attention.app.viewer import Viewer
 
-LOCAL = "127.0.0.1"
 FIRST_PORT = 7860
 MAX_UPLOAD = "200mb"
 UNTRAINED = "untrained U-Net"
@@ -69,9 +68,9 @@ def serve(paths: Sequence[Path], *, host: str, port: int | None, announce: Calla
             raise ConfigError(
                 f"can't listen at {host}, port {port or FIRST_PORT} ({error}); give another --port"
             ) from error
-        announce(address)
-        threading.Thread(target=load, args=(viewer, paths), daemon=True).start()
         try:
+            announce(address)
+            threading.Thread(target=load, args=(viewer, paths), daemon=True).start()
             threading.Event().wait()
         finally:
             page.close(verbose=False)

@@ -148,6 +148,11 @@ def image_iou(labels: np.ndarray, truth: np.ndarray, class_names: Sequence[str] 
     return float(mean_defined(score_counts(counts[1:] if class_names is None else counts)["iou"], axis=0))
 
 
+def show_iou(iou: float) -> str:
+    """Return the figure in words: it is undefined where nothing is there and nothing predicted."""
+    return "IoU undefined" if np.isnan(iou) else f"IoU {iou:.3f}"
+
+
 @dataclass(frozen=True, slots=True)
 class OpenedRun:
     """A finished run with all that scoring it again takes.

@@ -12,7 +12,7 @@ import numpy as np
 from smooth_attention.core.files import write_bytes
 from smooth_attention.models.rows import Rule
 from smooth_attention.models.stages import trace_stages
-from smooth_attention.runs.evaluate import image_iou
+from smooth_attention.runs.evaluate import image_iou, show_iou
 from smooth_attention.runs.scene import Scene, Subject, open_scene
 from smooth_attention.viz.curves import Curve, Level, Panel, curve_figure, panel_figure, print_figure
 from smooth_attention.viz.heatmaps import AttentionRow, attention_figure, matrix_figure
@@ -102,7 +102,7 @@ def draw_attention(scene: Scene) -> Figure:
             AttentionRow(
                 subject.name,
                 look.describe(),
-                subject.opened.source.load(scene.stem).image,
+                scene.pairs[scene.stem].image,
                 look.box_of(head, position),
                 pair.plain,
                 pair.used,
@@ -158,7 +158,7 @@ def draw_masks(scene: Scene) -> Figure:
     rows = []
     for stem, pair in scene.pairs.items():
         predictions = {columns[key]: subject.looks[stem].labels(rule) for key, (subject, rule) in rules.items()}
-        captions = {name: f"IoU {image_iou(mask, pair.mask, class_names):.3f}" for name, mask in predictions.items()}
+        captions = {name: show_iou(image_iou(mask, pair.mask, class_names)) for name, mask in predictions.items()}
         rows.append(PredictionRow(pair.image, pair.mask, predictions, captions, stem))
     names = scene.subjects[0].name if len(scene.subjects) == 1 else " and ".join(s.name for s in scene.subjects)
     title = f"{names}: test images from worst to best IoU (per image, protocol standard)"
