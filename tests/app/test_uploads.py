@@ -73,3 +73,8 @@ def test_compressed_text_does_not_fill_the_memory(tmp_path: Path) -> None:
     path.write_bytes(image.getvalue()[:33] + chunk + image.getvalue()[33:])
     with pytest.raises(DataError, match=r"text\.png is broken"):
         read_upload(path)
+
+
+def test_upload_that_is_gone_is_not_called_broken(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^own\.png is no longer here; upload it again$"):
+        read_upload(tmp_path / "own.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,20 @@ def test_other_sizes_and_undefined_figures_are_told(viewer: Viewer, session: Ses
     assert "of this image (protocol standard but at 128 px)" in view.captions[0].text
     assert "128 px" in view.heading
     assert show_iou(float("nan")) == "IoU undefined"
+
+
+def test_image_that_a_network_may_have_seen_is_no_fair_test(viewer: Viewer, session: Session) -> None:
+    offer = viewer.open("smooth")
+    assert session.subject.is_test_of(offer)
+    stem = next(stem for stem in offer.source.stems if stem not in offer.test)
+    seen = viewer.choose_sample("smooth", next(iter(offer.samples)))
+    moved = replace(seen, subject=replace(seen.subject, name=stem))
+    assert (
+        "no test image of this network: no fair figure" in viewer.draw(moved, Settings("smooth"))[1][0].captions[0].text
+    )
+    other = replace(seen, subject=replace(seen.subject, data="another data set"))
+    assert not other.subject.is_test_of(offer)
+    assert "no fair" not in viewer.draw(session, Settings("smooth", "none"))[1][1].captions[0].text
 
 
 def test_two_networks_share_the_scale_of_attention(viewer: Viewer, session: Session) -> None:

@@ -8,9 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-import plotly.graph_objects as go
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from look_runs import copy_with_model, small_net, train_small
@@ -18,12 +16,22 @@ from smooth_attention.cli.main import DONE, WRONG_REQUEST, run
 from smooth_attention.core.errors import ConfigError, OptionError
 from smooth_attention.core.records import read_record
 from smooth_attention.models.rows import Rule
-from smooth_attention.runs.figures import draw_distribution, draw_matrix, draw_thresholds, figure_makers, write_figures
+from smooth_attention.runs.evaluate import image_iou, show_iou
+from smooth_attention.runs.figures import (
+    TURNING,
+    draw_distribution,
+    draw_matrix,
+    draw_thresholds,
+    figure_makers,
+    print_shape,
+    write_figures,
+)
 from smooth_attention.runs.picks import image_figures
 from smooth_attention.runs.scene import Scene, open_scene
+from smooth_attention.viz.curves import print_figure
+from smooth_attention.viz.surfaces import turning_page
 
 FLAT = ["network", "masks", "attention", "surface", "scatter", "distribution", "thresholds", "epochs", "matrix"]
-TURNING = ["surface-turning", "scatter-turning"]
 
 
 def scene_of(*runs: Path, cache: Path, stem: str | None = None, point: tuple[float, float] | None = None) -> Scene:
@@ -56,17 +64,19 @@ def test_every_figure_is_written_for_print_and_page(written: Path) -> None:
         assert 'src="http' not in page
 
 
-def test_each_figure_is_drawn_in_time(look_run: Path, other_run: Path, cache: Path, capsys) -> None:
+def test_each_figure_is_made_in_time(
+    look_run: Path, other_run: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Prints the slowest; no test fails for being slow."""
     seconds = {}
     for name, make in figure_makers(scene_of(look_run, other_run, cache=cache)).items():
         started = time.perf_counter()
-        figure = make()
+        files = (turning_page if name in TURNING else print_figure)(make())
         seconds[name] = time.perf_counter() - started
-        assert isinstance(figure, (go.Figure if name in TURNING else Figure))
+        assert list(files) == (["html"] if name in TURNING else ["png", "svg"])
     slowest = max(seconds, key=lambda name: seconds[name])
     with capsys.disabled():
-        sys.stdout.write(f"\n[figures] slowest to draw: {slowest}, {seconds[slowest]:.1f} s (aim 5 s, with writing)\n")
+        sys.stdout.write(f"\n[figures] slowest of two runs: {slowest}, {seconds[slowest]:.1f} s (aim 5 s)\n")
 
 
 def test_position_is_where_it_was_asked_for(look_run: Path, other_run: Path, cache: Path) -> None:
@@ -94,7 +104,14 @@ def test_automatic_choice_is_where_there_is_smoothing(look_run: Path, cache: Pat
     assert fractions[scene.stem] == max(fractions.values()) > 0
     head = subject.head(scene.stem)
     assert head.roughness.ravel()[scene.position(subject)] == head.roughness.max()
-    assert f"(of {len(scene.pairs)} the one with most smoothing)" in scene.title("x")
+    assert f"(most smoothing of {len(scene.pairs)})" in scene.title("x")
+
+
+def test_automatic_choice_says_so_where_all_smooth_as_much(other_run: Path, cache: Path) -> None:
+    scene = scene_of(other_run, cache=cache)  # fraction 0.5
+    steepest = {stem: scene.subjects[0].head(stem).roughness.max() for stem in scene.pairs}
+    assert steepest[scene.stem] == max(steepest.values())
+    assert f"(the roughest of {len(scene.pairs)})" in scene.title("x")
 
 
 def test_masks_have_the_figure_of_the_record(look_run: Path, cache: Path) -> None:
@@ -108,11 +125,12 @@ def test_masks_have_the_figure_of_the_record(look_run: Path, cache: Path) -> Non
         if axes.get_xlabel():
             rows[list(rows)[-1]].append(axes.get_xlabel())
     assert list(rows) == list(scene.pairs)
-    look = scene.subjects[0].looks
+    looks = scene.subjects[0].looks
     for stem, (off, used) in rows.items():
-        same = np.array_equal(look[stem].labels(), look[stem].labels(Rule()))
-        assert not same or off == used
-        assert used.startswith("IoU ")
+        masks = {rule: looks[stem].labels(rule) for rule in (None, Rule())}
+        iou = {rule: show_iou(image_iou(mask, scene.pairs[stem].mask, None)) for rule, mask in masks.items()}
+        changed = 100 * (masks[None] != masks[Rule()]).mean()
+        assert (used, off) == (iou[None], f"{iou[Rule()]}; {changed:.3f} % of pixels differ")
     # the record is of the network before it was sharpened; ranks are by the record
     ranked = [figures[stem] for stem in scene.pairs]
     assert ranked == sorted(ranked)
@@ -198,3 +216,11 @@ def test_number_of_runs(look_run: Path, cache: Path) -> None:
         scene_of(look_run, look_run, look_run, cache=cache)
     with pytest.raises(OptionError, match="can't be compared with itself"):
         scene_of(look_run, look_run, cache=cache)
+    with pytest.raises(OptionError, match=r"compares two thresholds, got 0\.1 twice"):
+        open_scene([look_run], cache=cache, stem=None, point=None, thresholds=(0.1, 0.1))
+
+
+def test_large_images_are_shrunk_for_print() -> None:
+    assert print_shape((3000, 4000)) == (600, 800)
+    assert print_shape((60, 90)) == (60, 90)
+    assert print_shape((1, 4000)) == (1, 800)

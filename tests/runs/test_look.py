@@ -99,11 +99,32 @@ def test_places_of_the_image_and_positions_of_the_grid(image_size: int) -> None:
 
 
 def test_roughest_is_looked_for_among_the_smoothed() -> None:
-    head = Look(make_net(block="random", fraction=0.1), IMAGE).heads[0]
-    assert head.roughest(Rule()) == head.roughness.argmax()
+    look = Look(make_net(block="random", fraction=0.1), IMAGE)
+    head = look.heads[0]
+    assert look.roughest(head, Rule()) == head.roughness.argmax()
     smoothed = head.gate() > 0
-    assert smoothed.ravel()[head.roughest()]
-    assert head.roughness.ravel()[head.roughest()] == head.roughness[smoothed].max()
+    assert smoothed.ravel()[look.roughest(head)]
+    assert head.roughness.ravel()[look.roughest(head)] == head.roughness[smoothed].max()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_roughest_lies_in_the_image_not_in_the_padding(seed: int) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (50, 130, 3), np.uint8)
+    look = Look(make_net(threshold=0.1), image, 36)  # padded to 64
+    head = look.heads[0]
+    row, column = divmod(look.roughest(head, Rule()), 8)
+    assert max(row, column) <= 4
+    assert head.roughness[row, column] == head.roughness[:5, :5].max()
+    left, top, right, bottom = look.box_of(head, look.roughest(head, Rule()))
+    assert (left < right, top < bottom) == (True, True)
+
+
+def test_network_keeps_its_mode() -> None:
+    net = make_net(threshold=0.1).train()
+    look = Look(net, IMAGE)
+    look.labels(Rule(0.5))
+    assert net.training
+    np.testing.assert_array_equal(look.labels(), predict(net, IMAGE))
 
 
 def test_evenly_spaced_positions() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.colors import PowerNorm
@@ -114,6 +116,13 @@ def test_compared_rows_share_one_scale_and_the_position_is_marked_in_each_pictur
         assert part in shown
 
 
+def test_photos_of_a_camera_are_shrunk_and_keep_their_axes() -> None:
+    row = replace(make_row(), image=np.zeros((2000, 3000, 3), np.uint8), box=(0, 0, 500, 500))
+    cell = attention_figure([row], title="t").axes[0]
+    assert max(cell.images[0].get_array().shape) <= 900
+    assert cell.images[0].get_extent() == [0, 3000, 2000, 0]
+
+
 def test_names_are_no_formulas() -> None:
     figure = attention_figure([make_row("a$b_{c}$")], title="x$y_{z}$")
     figure.draw_without_rendering()
@@ -127,7 +136,7 @@ def test_matrix_is_labelled_for_what_it_is(step: int) -> None:
     shown = texts(figure)
     assert "both axes are indices, this is no image" in shown
     assert ("as 4 x 144, as published: each line mixes queries and keys" in shown) == (step == 1)
-    assert (f"every {step}th of 24" in shown) == (step > 1)
+    assert (f"one in {step} of 24" in shown) == (step > 1)
     if step == 1:
         published = next(axes for axes in figure.axes if "published" in axes.get_title())
         np.testing.assert_array_equal(published.images[0].get_array(), matrix.reshape(4, 144))

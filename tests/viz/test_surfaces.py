@@ -49,6 +49,13 @@ def test_turning_figures_hold_the_values_at_their_places() -> None:
     assert [tuple(scene.yaxis.range) for scene in scenes] == [(HEIGHT, 0)] * 2  # rows run downwards, as in the image
 
 
+def test_each_map_lies_where_its_network_saw_the_image() -> None:
+    chart = surface_chart(MAPS, SHAPE, title="t", covered=[1.0, 0.5])
+    assert [decoded(trace.x)[0] for trace in chart.data] == [10, 20]
+    cloud = scatter_chart(CLOUDS, SHAPE, title="t", covered=[0.5, 1.0])
+    assert [decoded(trace.y)[0] for trace in cloud.data] == [15, 7.5]
+
+
 def test_names_are_shown_as_they_are() -> None:
     assert "as &lt;used&gt;" in [note.text for note in surface_chart(MAPS, SHAPE, title="t").layout.annotations]
 

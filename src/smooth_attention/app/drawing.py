@@ -91,7 +91,8 @@ def draw_mask(subject: Subject, seen: Seen, settings: Settings) -> tuple[Picture
     if truth is not None:
         size = "" if look.image_size == look.net.preprocessing.image_size else f" but at {look.image_size} px"
         iou = show_iou(image_iou(look.labels(rule), truth, subject.class_names))
-        lines.append(f"{iou} of this image (protocol standard{size})")
+        unseen = "" if subject.is_test_of(seen.offer) else ", which is no test image of this network: no fair figure"
+        lines.append(f"{iou} of this image (protocol standard{size}){unseen}")
     if rule is not None:
         square = (look.image_size, look.image_size)
         changed = float((look.labels(rule, square) != look.labels(None, square)).mean())
@@ -145,11 +146,11 @@ def scaled_box(seen: Seen, picture: Picture) -> tuple[float, float, float, float
 
 def turning_charts(subject: Subject, seen: Sequence[Seen], rule: Rule | None) -> list[go.Figure]:
     """Return surfaces of the position's rows and a scatter of many rows, to be turned; empty without attention."""
-    rows, clouds, covered = {}, {}, 1.0
+    rows, clouds, covered = {}, {}, []
     for each in seen:
         if each.head is None or each.row is None:
             continue
-        covered = each.look.covered
+        covered += [each.look.covered] * 2
         rows[f"{each.offer.name}: before smoothing"] = each.row.plain
         rows[f"{each.offer.name}: {each.look.describe(rule)}"] = each.row.used
         for threshold in THRESHOLDS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +30,7 @@ class Offer:
         net: the network.
         notes: sentences on what it is.
         samples: IoU of its sample images by stem, None where there is none.
+        test: stems of all its test images.
         source: of the sample images; None: there are none.
     """
 
@@ -37,6 +38,7 @@ class Offer:
     net: Network
     notes: tuple[str, ...]
     samples: Mapping[str, float | None]
+    test: Collection[str]
     source: Source | None
 
     def load(self, stem: str) -> Pair:
@@ -84,19 +86,19 @@ def open_offer(name: str, path: Path) -> Offer:
         ConfigError, DataError: where the run is not finished, or files are gone or damaged.
     """
     if not (path / RECORD).is_file():
-        return Offer(name, load_model(path), ("A model without a run: upload an image.",), {}, None)
+        return Offer(name, load_model(path), ("A model without a run: upload an image.",), {}, (), None)
     record = read_record(path)
     config = record["config"]
     about = f"Network {config['network']}, arm {config['arm']}, trained on {record['data']['name']}."
     try:
         opened = open_run(path, cache=default_cache())
     except DataError as error:
-        return Offer(name, load_model(path), (about, f"No sample images: {error}."), {}, None)
+        return Offer(name, load_model(path), (about, f"No sample images: {error}."), {}, (), None)
     iou = record["metrics"]["test"]["pooled"]["iou"]
     scored = "" if iou is None else f" Test IoU {iou:.3f} (pooled, protocol standard, one training)."
     figures = image_figures(record)
     samples = {stem: figures[stem] for stem in spread_stems(record, NUM_SAMPLES)}
-    return Offer(name, opened.net, (about + scored,), samples, opened.source)
+    return Offer(name, opened.net, (about + scored,), samples, figures.keys(), opened.source)
 
 
 def open_untrained(name: str) -> Offer:
@@ -111,4 +113,4 @@ def open_untrained(name: str) -> Offer:
         "This network is untrained, its weights are random: what it shows says nothing about a trained one. "
         "Start the app with a run: smooth-attention app RUN."
     )
-    return Offer(name, net.eval(), (note,), dict.fromkeys(source.stems[:NUM_SAMPLES]), source)
+    return Offer(name, net.eval(), (note,), dict.fromkeys(source.stems[:NUM_SAMPLES]), source.stems, source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from html import escape
 from pathlib import Path
@@ -84,7 +84,7 @@ def build_page(names: Sequence[str], ask: Callable[[], Viewer], folder: Path) ->
         ask: waits for the viewer, which is made while the first page is served.
         folder: where files to save are put.
     """
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600), fill_width=True) as page:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
         parts, save_view, save_mask, upload, tabs = lay_out(names)
         answers = Answers(ask, folder)
         settings, drawn = parts.controls, parts.drawn()
@@ -97,11 +97,10 @@ def build_page(names: Sequence[str], ask: Callable[[], Viewer], folder: Path) ->
             asked.success(**turn, show_progress="hidden", **AT_A_TIME)
 
         react(page.load, answers.start, outputs=[*drawn, parts.sample, head])
-        react(first.input, answers.change_network, parts.session, outputs=[*drawn, parts.sample, head])
-        react(second.input, answers.change_network, parts.session, outputs=[*drawn, parts.sample, head])
+        react(first.input, answers.change_first, parts.session, outputs=[*drawn, parts.sample, head])
         react(parts.sample.input, answers.choose_sample, parts.sample)
         react(upload.upload, answers.choose_upload, upload, outputs=[*drawn, parts.sample, head])
-        for control in (head, *others):
+        for control in (second, head, *others):
             react(control.input, answers.redraw, parts.session, trigger_mode="always_last")
         react(parts.main.select, answers.click_main, parts.session, trigger_mode="always_last")
         for _, _, pictures, _ in parts.views:
@@ -226,9 +225,9 @@ class Answers:
             return [*parts, gr.Dropdown([], visible=False), gr.Dropdown([], visible=False)]
 
     @told
-    def change_network(self, session: Session | None, *controls: Any) -> list[Any]:
-        """Show other networks on the same image; where there is none yet, on a sample of the first."""
-        return self.show_network(session, read_settings(controls))
+    def change_first(self, session: Session | None, *controls: Any) -> list[Any]:
+        """Show another network, from its first head, on the same image; where there is none yet, on a sample."""
+        return self.show_network(session, replace(read_settings(controls), head=0))
 
     def show_network(self, session: Session | None, settings: Settings) -> list[Any]:
         """Return what is drawn, and the lists that depend on the network."""
@@ -236,14 +235,14 @@ class Answers:
         if session is None and offer.samples:
             session = viewer.choose_sample(settings.first, list(offer.samples)[len(offer.samples) // 2])
         samples = [(name if iou is None else f"{name}, IoU {iou:.3f}", name) for name, iou in offer.samples.items()]
-        chosen = session.subject.name if session is not None and session.subject.name in offer.samples else None
+        subject = None if session is None else session.subject
+        chosen = subject.name if subject and subject.is_test_of(offer) and subject.name in offer.samples else None
         heads = [] if session is None else viewer.heads(session, settings)
+        head = min(settings.head, len(heads) - 1) if heads else None
         return [
             *self.draw(session, settings),
             gr.Dropdown(samples, value=chosen, visible=bool(samples)),
-            gr.Dropdown(
-                [(name, place) for place, name in enumerate(heads)], value=0 if heads else None, visible=len(heads) > 1
-            ),
+            gr.Dropdown([(name, place) for place, name in enumerate(heads)], value=head, visible=len(heads) > 1),
         ]
 
     @told
@@ -257,19 +256,27 @@ class Answers:
 
     @told
     def redraw(self, session: Session | None, *controls: Any) -> list[Any]:
-        return self.draw(session, read_settings(controls))
+        return self.draw(self.known(session), read_settings(controls))
+
+    def known(self, session: Session | None) -> Session:
+        """Return the session where there is one: a page that was idle for an hour has lost it."""
+        if session is None:
+            raise OptionError("there is no image, or this page was idle for too long; choose a sample or upload one")
+        return session
 
     @told
     def click_main(self, event: gr.SelectData, session: Any, *controls: Any) -> list[Any]:
         from smooth_attention.app.session import SHOWN_PX
 
-        return self.draw(self.ask().click(session, event.index[0], event.index[1], SHOWN_PX), read_settings(controls))
+        clicked = self.ask().click(self.known(session), event.index[0], event.index[1], SHOWN_PX)
+        return self.draw(clicked, read_settings(controls))
 
     @told
     def click_picture(self, event: gr.SelectData, session: Any, *controls: Any) -> list[Any]:
         from smooth_attention.app.drawing import PANEL_PX
 
-        return self.draw(self.ask().click(session, event.index[0], event.index[1], PANEL_PX), read_settings(controls))
+        clicked = self.ask().click(self.known(session), event.index[0], event.index[1], PANEL_PX)
+        return self.draw(clicked, read_settings(controls))
 
     def draw(self, session: Session | None, settings: Settings) -> list[Any]:
         """Return a value for each part of :meth:`Parts.drawn`."""
@@ -302,11 +309,10 @@ class Answers:
         return self.save("mask.png", session, lambda viewer, known: viewer.mask_file(known, read_settings(controls)))
 
     def save(self, name: str, session: Session | None, make: Callable[[Viewer, Session], bytes]) -> str:
-        if session is None:
-            raise OptionError("there is no image yet: choose a sample or upload one")
+        content = make(self.ask(), self.known(session))
         path = self.folder / secrets.token_hex(16) / name
         path.parent.mkdir()
-        path.write_bytes(make(self.ask(), session))
+        path.write_bytes(content)
         return str(path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from smooth_attention.app.viewer import Viewer
 
-FIRST_PORT = 7860
 MAX_UPLOAD = "200mb"
 UNTRAINED = "untrained U-Net"
 
@@ -38,6 +38,7 @@ def serve(paths: Sequence[Path], *, host: str, port: int | None, announce: Calla
         ConfigError: where a path is no run and no model, Gradio is not installed, or the port is taken.
     """
     check_paths(paths)
+    check_address(host, port)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio would call home when it is imported
     try:
         import gradio as gr
@@ -51,23 +52,18 @@ def serve(paths: Sequence[Path], *, host: str, port: int | None, announce: Calla
         # uploads and pictures of this page alone, gone with it; Gradio's own folder is shared by all its pages
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "pictures")
         page = build_page(names_of(paths), viewer.result, Path(folder))
-        try:
-            _, address, _ = page.launch(
-                server_name=host,
-                server_port=port,
-                prevent_thread_lock=True,
-                quiet=True,
-                share=False,
-                ssr_mode=False,
-                footer_links=[],
-                max_file_size=MAX_UPLOAD,
-                theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-                css=CSS,
-            )
-        except OSError as error:
-            raise ConfigError(
-                f"can't listen at {host}, port {port or FIRST_PORT} ({error}); give another --port"
-            ) from error
+        _, address, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            ssr_mode=False,
+            footer_links=[],
+            max_file_size=MAX_UPLOAD,
+            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+            css=CSS,
+        )
         try:
             announce(address)
             threading.Thread(target=load, args=(viewer, paths), daemon=True).start()
@@ -83,6 +79,20 @@ def check_paths(paths: Sequence[Path]) -> None:
     for path in paths:
         if not ((path / RECORD).is_file() or (path / "config.json").is_file()):
             raise ConfigError(f"{path} is no run and no model: it holds neither {RECORD} nor config.json")
+
+
+def check_address(host: str, port: int | None) -> None:
+    """Raise unless one can listen there; Gradio would try a hundred ports of a host that does not exist."""
+    if port is not None and not 0 < port < 65536:
+        raise ConfigError(f"a port is a number from 1 to 65535, got {port}; 7860 is usual")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(address)
+    except OSError as error:
+        place = host if port is None else f"{host}, port {port}"
+        raise ConfigError(f"can't listen at {place} ({error}); give another --port or --host") from error
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:

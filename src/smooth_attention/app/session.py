@@ -74,6 +74,7 @@ class Subject:
         shown: a copy that fits the page.
         truth: its mask at native size; None: unknown.
         class_names: of the truth's labels; None: binary.
+        data: fingerprint of the data set that it is from; None: uploaded.
     """
 
     name: str
@@ -82,6 +83,11 @@ class Subject:
     shown: Picture
     truth: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
+    data: str | None = None
+
+    def is_test_of(self, offer: Offer) -> bool:
+        """Return whether it is a test image of a network, not one that it may have been trained on."""
+        return offer.source is not None and offer.source.fingerprint == self.data and self.name in offer.test
 
     def truth_for(self, offer: Offer) -> np.ndarray | None:
         """Return the truth if a network's masks have the same labels."""

@@ -21,19 +21,22 @@ def read_upload(path: Path) -> np.ndarray:
     Its size is read from the header before a pixel is decoded. Of a file with several images the first counts.
 
     Raises:
-        DataError: above 50 megapixels, below 8 px a side, or where it is no image of the known formats, broken, or of
-            more than 8 bits a channel.
+        DataError: where it is gone, above 50 megapixels, below 8 px a side, no image of the known formats, broken, or
+            of more than 8 bits a channel.
     """
     known = ", ".join(FORMATS)
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
+    except FileNotFoundError as error:  # uploads do not live for ever
+        raise DataError(f"{path.name} is no longer here; upload it again") from error
     except Image.DecompressionBombError as error:  # far above the limit here
         raise DataError(f"{path.name} has more than {MAX_MEGAPIXELS} megapixels; make it smaller") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{path.name} is no image that can be read; upload one of {known}") from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path.name} is broken ({error}); upload one of {known}") from error
+        reason = str(error).replace(str(path), path.name)
+        raise DataError(f"{path.name} is broken ({reason}); upload one of {known}") from error
     if width * height > MAX_MEGAPIXELS * 10**6:
         raise DataError(
             f"{path.name} has {width} x {height} = {width * height / 1e6:.0f} megapixels, "

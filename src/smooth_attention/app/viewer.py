@@ -37,7 +37,8 @@ class Viewer:
         pair = offer.load(stem)
         assert offer.source is not None
         subject = make_subject(stem, lambda: offer.load(stem).image, pair.image)
-        return at_middle(replace(subject, truth=pair.mask, class_names=offer.source.class_names))
+        source = offer.source
+        return at_middle(replace(subject, truth=pair.mask, class_names=source.class_names, data=source.fingerprint))
 
     def choose_upload(self, path: Path) -> Session:
         """Return a session on an uploaded image."""

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from smooth_attention.core.files import write_bytes
+from smooth_attention.data.cache import resize_mask
+from smooth_attention.data.sources import Pair
 from smooth_attention.models.rows import Rule
 from smooth_attention.models.stages import trace_stages
 from smooth_attention.runs.evaluate import image_iou, show_iou
+from smooth_attention.runs.picks import image_figures
 from smooth_attention.runs.scene import Scene, Subject, open_scene
 from smooth_attention.viz.curves import Curve, Level, Panel, curve_figure, panel_figure, print_figure
 from smooth_attention.viz.heatmaps import AttentionRow, attention_figure, matrix_figure
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 TURNING = ("surface-turning", "scatter-turning")
 MAX_ROWS = 64  # positions of an image whose rows make a distribution or a scatter
 MAX_MATRIX_SIDE = 256
+PRINT_PX = 800  # longer side of a picture of some two inches
 OFF = Rule()
 
 
@@ -47,7 +52,7 @@ def write_figures(
         output: directory, made where it is missing.
         cache: where decoded images live.
         stem: the image whose attention is shown, a test image of every run; None: of five spread from the worst to the
-            best IoU the one in which the first run smooths most.
+            best IoU the one in which the first run smooths most, where all tie the roughest.
         point: (x, y) in pixels of that image; None: where the first run's attention is roughest.
         thresholds: two that the scatter compares with the same weights.
 
@@ -115,7 +120,7 @@ def draw_attention(scene: Scene) -> Figure:
 
 
 def row_maps(scene: Scene) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
-    """Return the row of the position before smoothing and as the neighbours' mean, by name, and the image's shape."""
+    """Return the row of the position before smoothing and as used, by name, and the image's shape."""
     maps = {}
     for subject in scene.watching:
         look, head = subject.looks[scene.stem], subject.head(scene.stem)
@@ -126,7 +131,12 @@ def row_maps(scene: Scene) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
 
 
 def row_place(scene: Scene) -> dict[str, Any]:
-    return {"title": scene.title("attention of one position"), "covered": scene.watching[0].looks[scene.stem].covered}
+    return {"title": scene.title("attention of one position"), "covered": covered_twice(scene)}
+
+
+def covered_twice(scene: Scene) -> list[float]:
+    """Return what the image covers of each map's grid: every network has two maps."""
+    return [subject.looks[scene.stem].covered for subject in scene.watching for _ in range(2)]
 
 
 def spaced_maps(scene: Scene) -> tuple[dict[str, list[np.ndarray]], tuple[int, int]]:
@@ -136,15 +146,14 @@ def spaced_maps(scene: Scene) -> tuple[dict[str, list[np.ndarray]], tuple[int, i
         head = subject.head(scene.stem)
         for threshold in scene.thresholds:
             rows = head.rows(head.spaced(MAX_ROWS), Rule(threshold))
-            name = f"{subject.name}: threshold {threshold:g}"
-            maps[name] = [row.used for row in rows]
+            maps[f"{subject.name}: threshold {threshold:g}"] = [row.used for row in rows]
     return maps, scene.watching[0].looks[scene.stem].shape
 
 
 def spaced_place(scene: Scene) -> dict[str, Any]:
     head = scene.watching[0].head(scene.stem)
     title = f"attention of {len(head.spaced(MAX_ROWS))} positions: {scene.image_name}; same weights, not retrained"
-    return {"title": title, "covered": scene.watching[0].looks[scene.stem].covered}
+    return {"title": title, "covered": covered_twice(scene)}
 
 
 def draw_masks(scene: Scene) -> Figure:
@@ -156,13 +165,34 @@ def draw_masks(scene: Scene) -> Figure:
     columns = {key: key[1] if len(scene.subjects) == 1 else ": ".join(key) for key in rules}
     class_names = scene.subjects[0].opened.source.class_names
     rows = []
-    for stem, pair in scene.pairs.items():
-        predictions = {columns[key]: subject.looks[stem].labels(rule) for key, (subject, rule) in rules.items()}
-        captions = {name: show_iou(image_iou(mask, pair.mask, class_names)) for name, mask in predictions.items()}
-        rows.append(PredictionRow(pair.image, pair.mask, predictions, captions, stem))
+    for stem, pair in sorted_pairs(scene):
+        shape = print_shape(pair.mask.shape)
+        predictions, captions = {}, {}
+        for key, (subject, rule) in rules.items():
+            look = subject.looks[stem]
+            predictions[columns[key]] = look.labels(rule, shape)
+            labels = look.labels(rule)
+            caption = show_iou(image_iou(labels, pair.mask, class_names))
+            if rule is not None:
+                caption += f"; {100 * (labels != look.labels()).mean():.3f} % of pixels differ"
+            captions[columns[key]] = caption
+        image = np.asarray(Image.fromarray(pair.image).resize(shape[::-1], Image.Resampling.BILINEAR))
+        rows.append(PredictionRow(image, resize_mask(pair.mask, shape), predictions, captions, stem))
     names = scene.subjects[0].name if len(scene.subjects) == 1 else " and ".join(s.name for s in scene.subjects)
     title = f"{names}: test images from worst to best IoU (per image, protocol standard)"
     return prediction_grid(rows, columns=list(columns.values()), classes=class_names, title=title)
+
+
+def sorted_pairs(scene: Scene) -> list[tuple[str, Pair]]:
+    """Return the pairs by the IoU of the first run, undefined ones first."""
+    figures = image_figures(scene.subjects[0].opened.record)
+    return sorted(scene.pairs.items(), key=lambda item: -1.0 if (iou := figures[item[0]]) is None else iou)
+
+
+def print_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return height and width of a picture in print: large images are shrunk to what 300 dpi show."""
+    shrunk = min(1.0, PRINT_PX / max(shape))
+    return max(1, round(shape[0] * shrunk)), max(1, round(shape[1] * shrunk))
 
 
 def mask_rules(subject: Subject) -> dict[str, Rule | None]:

@@ -18,14 +18,15 @@ from torch import Tensor
 from smooth_attention import ops
 from smooth_attention.core.errors import OptionError, ShapeError
 from smooth_attention.data.cache import resize_image
-from smooth_attention.models.blocks import SmoothAttention
+from smooth_attention.models.blocks import SmoothAttention, evaluation_mode
 from smooth_attention.models.diagnostics import captured_inputs
 from smooth_attention.models.network import Network
 from smooth_attention.models.rows import Rule, block_rule, describe_rule, used_gate, used_rows
 from smooth_attention.runs.evaluate import label_map, resize_logits
 from smooth_attention.runs.picks import evenly
 
-MAX_KEPT_RULES = 3
+MAX_KEPT_RULES = 3  # masks
+MAX_KEPT_GATES = 32
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
@@ -57,6 +58,8 @@ class Met:
     def gate(self, rule: Rule | None) -> np.ndarray:
         """Return float32 (M, h, w)."""
         if rule not in self._gates:
+            if len(self._gates) >= MAX_KEPT_GATES:
+                self._gates.pop(next(iter(self._gates)))
             with torch.inference_mode():
                 self._gates[rule] = self.as_maps(used_gate(self.module, self.query, self.key, self.grid, rule).float())
         return self._gates[rule]
@@ -103,11 +106,6 @@ class Head:
         """Return float32 (h, w): by how much each position is smoothed: 0 or 1, of a soft gate a share."""
         gate: np.ndarray = self.met.gate(rule)[self.number]
         return gate
-
-    def roughest(self, rule: Rule | None = None) -> int:
-        """Return the flat position of the largest roughness, among those that are smoothed if any is."""
-        gate = self.gate(rule) > 0
-        return int(np.where(gate, self.roughness, self.roughness - gate.any()).argmax())
 
     def spaced(self, most: int) -> list[int]:
         """Return at most so many flat positions, evenly spaced."""
@@ -196,7 +194,7 @@ class Look:
     def __init__(self, net: Network, image: np.ndarray, image_size: int | None = None) -> None:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ShapeError(f"an image is uint8 of shape (H, W, 3), got {image.dtype} of {image.shape}; convert it")
-        self.net, self.shape = net.eval(), (image.shape[0], image.shape[1])
+        self.net, self.shape = net, (image.shape[0], image.shape[1])
         self.image_size = net.preprocessing.image_size if image_size is None else image_size
         if self.image_size < 1:
             raise OptionError(f"image_size is a side in pixels, got {image_size}; leave it out for the trained one")
@@ -227,6 +225,13 @@ class Look:
         column = min(max(x_px / width, 0.0), math.nextafter(1.0, 0.0)) * self.covered * head.grid[1]
         return int(row) * head.grid[1] + int(column)
 
+    def roughest(self, head: Head, rule: Rule | None = None) -> int:
+        """Return the flat position of the largest roughness within the image, of the smoothed ones if there are any."""
+        inside = np.zeros(head.grid, bool)
+        inside[tuple(slice(math.ceil(self.covered * side)) for side in head.grid)] = True
+        smoothed = inside & (head.gate(rule) > 0)
+        return int(np.where(smoothed if smoothed.any() else inside, head.roughness, -1.0).argmax())
+
     def box_of(self, head: Head, position: int) -> Box:
         """Return the part of the image, in its pixels, that a position stands for."""
         (height, width), (rows, columns) = self.shape, head.grid
@@ -252,7 +257,8 @@ class Look:
 
     @torch.inference_mode()
     def _run(self) -> Tensor:
-        return self.net(self._inputs)[0].float().cpu()
+        with evaluation_mode(self.net):
+            return self.net(self._inputs)[0].float().cpu()
 
     def _keep(self, rule: Rule | None, logits: Tensor) -> None:
         self._logits[rule] = logits

@@ -224,7 +224,7 @@ def what_decides(look: Look, stop: Stop) -> Any:
 def view_data(look: Look, head: Head, view: View, stops: Sequence[Stop]) -> dict[str, Any]:
     """Return what the page holds of one head in one image."""
     trained = head.gate()
-    left, top, right, bottom = look.box_of(head, head.roughest())
+    left, top, right, bottom = look.box_of(head, look.roughest(head))
     rows = list(row_blocks(head, view))
     return {
         "start": [min((left + right) / 2, look.shape[1]), min((top + bottom) / 2, look.shape[0])],

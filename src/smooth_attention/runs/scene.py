@@ -48,7 +48,7 @@ class Scene:
         pairs: chosen test images with their masks, by stem: five from the worst to the best IoU of the first run, then
             the one that was asked for, if it is another.
         stem: the image whose attention is shown.
-        is_automatic: whether it was taken for having the most smoothed positions of all pairs.
+        choice: why it was taken, in two words; empty: it was asked for.
         point: pixel (x, y) of it whose attention is shown; None: the roughest position of the first run.
         thresholds: the two that the scatter compares.
     """
@@ -56,7 +56,7 @@ class Scene:
     subjects: Sequence[Subject]
     pairs: Mapping[str, Pair]
     stem: str
-    is_automatic: bool
+    choice: str
     point: tuple[float, float] | None
     thresholds: tuple[float, float]
 
@@ -70,9 +70,8 @@ class Scene:
         point = self.point
         if point is None:
             first = self.watching[0]
-            left, top, right, bottom = first.looks[self.stem].box_of(
-                first.head(self.stem), first.head(self.stem).roughest()
-            )
+            look, head = first.looks[self.stem], first.head(self.stem)
+            left, top, right, bottom = look.box_of(head, look.roughest(head))
             point = (left + right) / 2, (top + bottom) / 2
         return subject.looks[self.stem].position_at(subject.head(self.stem), *point)
 
@@ -83,7 +82,7 @@ class Scene:
 
     @property
     def image_name(self) -> str:
-        which = f" (of {len(self.pairs)} the one with most smoothing)" if self.is_automatic else ""
+        which = f" ({self.choice} of {len(self.pairs)})" if self.choice else ""
         return f"test image {self.stem}{which}"
 
 
@@ -98,6 +97,8 @@ def open_scene(
     """Open the runs, choose images and look at them; arguments and errors as in :func:`write_figures`."""
     if not 1 <= len(runs) <= 2:
         raise OptionError(f"figures are of one run, or of two side by side, got {len(runs)}")
+    if thresholds[0] == thresholds[1]:
+        raise OptionError(f"the scatter compares two thresholds, got {thresholds[0]:g} twice; give two")
     if len({run.resolve() for run in runs}) != len(runs):
         raise OptionError(f"{runs[0]} can't be compared with itself; name another run, or it alone")
     opened = [open_run(run, cache=cache) for run in runs]
@@ -115,17 +116,20 @@ def open_scene(
         Subject(name, o, {s: Look(o.net, pair.image, o.config.image_size) for s, pair in pairs.items()})
         for name, o in zip(short_names(runs), opened, strict=True)
     ]
-    chosen = most_smoothed(subjects, spread) if stem is None else stem
+    chosen, choice = (stem, "") if stem is not None else most_striking(subjects, spread)
     height, width = pairs[chosen].mask.shape
     if point is not None and not (0 <= point[0] < width and 0 <= point[1] < height):
         raise OptionError(f"the position {point} lies outside image {chosen}, which is {width} x {height} px")
-    return Scene(subjects, pairs, chosen, stem is None, point, thresholds)
+    return Scene(subjects, pairs, chosen, choice, point, thresholds)
 
 
-def most_smoothed(subjects: Sequence[Subject], stems: Sequence[str]) -> str:
-    """Return the image in which the first network with attention smooths most, the roughest of those that tie."""
+def most_striking(subjects: Sequence[Subject], stems: Sequence[str]) -> tuple[str, str]:
+    """Return the image in which the first network with attention smooths most, where all tie the roughest; and why."""
     subject = next((each for each in subjects if each.has_attention), None)
     if subject is None:
-        return stems[len(stems) // 2]
+        return stems[len(stems) // 2], "median IoU"
     heads = {stem: subject.head(stem) for stem in stems}
-    return max(stems, key=lambda stem: (heads[stem].gate().mean(), heads[stem].roughness.max()))
+    smoothed = {stem: float(head.gate().mean()) for stem, head in heads.items()}
+    if max(smoothed.values()) > min(smoothed.values()):
+        return max(stems, key=lambda stem: smoothed[stem]), "most smoothing"
+    return max(stems, key=lambda stem: float(heads[stem].roughness.max())), "the roughest"

@@ -27,6 +27,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels o
 
 ATTENTION, ROUGHNESS, GATE = "viridis", "cividis", "gray"  # each ascends in lightness
 POWER = 0.5
+PRINT_PX = 900  # longer side of a picture at most; two inches at 300 dpi take 600
 MARK = "#ff2fa4"
 SMOOTHED_COLOUR, KEPT_COLOUR = (255, 255, 255), (0, 0, 0)
 
@@ -166,7 +167,7 @@ def attention_figure(rows: Sequence[AttentionRow], *, title: str) -> Figure:
     for place, row in enumerate(rows):
         for column, (head, picture) in enumerate(pictures_of(row, limit)):
             cell = figure.add_subplot(lines[place, column])
-            show_picture(cell, picture, row.box)
+            show_picture(cell, picture, row.image.shape, row.box)
             cell.set_title(head, fontsize=8, parse_math=False)
             if column == 0:
                 cell.set_ylabel(f"{row.name}\ny (px)", fontsize=8, parse_math=False)
@@ -183,11 +184,13 @@ def attention_figure(rows: Sequence[AttentionRow], *, title: str) -> Figure:
 
 def pictures_of(row: AttentionRow, limit: float) -> list[tuple[str, Picture]]:
     """Return what is drawn of a position, each with what it is called."""
-    plain, used = (heat_overlay(row.image, m, limit=limit, covered=row.covered) for m in (row.plain, row.used))
-    roughness = heat_overlay(row.image, row.roughness, limit=1.0, covered=row.covered, colours=ROUGHNESS)
-    gate = gate_overlay(row.image, row.gate, covered=row.covered)
+    step = -(-max(row.image.shape) // PRINT_PX)
+    image = row.image[step // 2 :: step, step // 2 :: step]  # enough for print, whatever came from a camera
+    plain, used = (heat_overlay(image, m, limit=limit, covered=row.covered) for m in (row.plain, row.used))
+    roughness = heat_overlay(image, row.roughness, limit=1.0, covered=row.covered, colours=ROUGHNESS)
+    gate = gate_overlay(image, row.gate, covered=row.covered)
     return [
-        ("position in the image", row.image),
+        ("position in the image", image),
         ("attention before smoothing", plain),
         (f"as used: {row.rule}", used),
         (f"roughness of all, at most {row.roughness.max():.2g}", roughness),
@@ -195,16 +198,14 @@ def pictures_of(row: AttentionRow, limit: float) -> list[tuple[str, Picture]]:
     ]
 
 
-def show_picture(cell: Axes, picture: Picture, box: Box | None = None) -> None:
-    """Show a picture with its pixels as axes, and the outline of a box in it."""
-    height, width = picture.shape[:2]
-    cell.imshow(picture, extent=(0, width, height, 0), interpolation="antialiased")
-    if box is not None:
-        left, top, right, bottom = box
-        for colour, line_width in (("black", 2.6), (MARK, 1.4)):
-            cell.add_patch(
-                Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=line_width)
-            )
+def show_picture(cell: Axes, picture: Picture, shape: Sequence[int], box: Box) -> None:
+    """Show a picture of an image of (H, W) with the image's pixels as axes, and the outline of a box in it."""
+    cell.imshow(picture, extent=(0, shape[1], shape[0], 0), interpolation="antialiased")
+    left, top, right, bottom = box
+    for colour, line_width in (("black", 2.6), (MARK, 1.4)):
+        cell.add_patch(
+            Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=line_width)
+        )
     cell.tick_params(labelsize=7)
     cell.locator_params(nbins=4)
 
@@ -236,7 +237,7 @@ def matrix_figure(matrix: NDArray[np.floating], grid: tuple[int, int], *, step: 
         matrix, cmap=ATTENTION, norm=norm, interpolation="nearest",
         extent=(-0.5 * step, (num_columns - 0.5) * step, (num_rows - 0.5) * step, -0.5 * step),
     )  # fmt: skip
-    every = "" if step == 1 else f", every {step}th of {grid[0] * grid[1]}"
+    every = "" if step == 1 else f", one in {step} of {grid[0] * grid[1]}"
     whole.set_xlabel(f"index of the key{every} (row by row through the grid)", fontsize=8)
     whole.set_ylabel(f"index of the query position{every}", fontsize=8)
     whole.set_title("N x N matrix of attention: both axes are indices, this is no image", fontsize=9)
@@ -249,6 +250,12 @@ def matrix_figure(matrix: NDArray[np.floating], grid: tuple[int, int], *, step: 
             fontsize=8,
         )
         laid_out.tick_params(labelsize=7)
-    add_bar(figure, bar, ATTENTION, limit, "attention, share of 1 (each row of the matrix sums to 1)")
+    add_bar(
+        figure,
+        bar,
+        ATTENTION,
+        limit,
+        f"attention, share of 1 (each row of the {'matrix' if step == 1 else 'whole matrix'} sums to 1)",
+    )
     figure.suptitle(title, fontsize=9, parse_math=False)
     return figure

@@ -27,22 +27,24 @@ def centres(shape: tuple[int, int], grid: tuple[int, int], covered: float = 1.0)
     return (np.arange(columns) + 0.5) * width / (columns * covered), (np.arange(rows) + 0.5) * height / (rows * covered)
 
 
-def surface_figure(maps: Mapping[str, Map], shape: tuple[int, int], *, title: str, covered: float = 1.0) -> Figure:
+def surface_figure(
+    maps: Mapping[str, Map], shape: tuple[int, int], *, title: str, covered: Sequence[float] = ()
+) -> Figure:
     """Draw rows of attention as surfaces over the image's positions, side by side, on one scale.
 
     Args:
         maps: (h, w) by name, all of one grid.
         shape: (H, W) of the image.
         title: above.
-        covered: part of the grid's sides that the image fills.
+        covered: of each map, the part of the grid's sides that the image fills; empty: all of it.
 
     Raises:
         OptionError: without maps.
     """
     figure, cells, limit = three_axes(list(maps), max_of(maps.values()), title)
     norm, table = PowerNorm(POWER, 0, limit), colormaps[ATTENTION]
-    for cell, values in zip(cells, maps.values(), strict=True):
-        x, y = np.meshgrid(*centres(shape, values.shape, covered))
+    for cell, values, part in zip(cells, maps.values(), covered or [1.0] * len(maps), strict=True):
+        x, y = np.meshgrid(*centres(shape, values.shape, part))
         # by the highest corner of each face; plot_surface would take the mean, and a peak would have no peak's colour
         highest = ndimage.maximum_filter(values, 2, origin=-1)
         cell.plot_surface(
@@ -54,7 +56,7 @@ def surface_figure(maps: Mapping[str, Map], shape: tuple[int, int], *, title: st
 
 
 def scatter_figure(
-    maps: Mapping[str, Sequence[Map]], shape: tuple[int, int], *, title: str, covered: float = 1.0
+    maps: Mapping[str, Sequence[Map]], shape: tuple[int, int], *, title: str, covered: Sequence[float] = ()
 ) -> Figure:
     """Draw attention values as points over the positions that are looked at, side by side, on one scale.
 
@@ -62,14 +64,14 @@ def scatter_figure(
         maps: by name, rows of attention (h, w) of several positions, all of one grid.
         shape: (H, W) of the image.
         title: above.
-        covered: part of the grid's sides that the image fills.
+        covered: of each map, the part of the grid's sides that the image fills; empty: all of it.
 
     Raises:
         OptionError: without maps.
     """
     figure, cells, limit = three_axes(list(maps), max_of(np.stack(list(rows)) for rows in maps.values()), title)
-    for cell, rows in zip(cells, maps.values(), strict=True):
-        x, y, values = points(rows, shape, covered)
+    for cell, rows, part in zip(cells, maps.values(), covered or [1.0] * len(maps), strict=True):
+        x, y, values = points(rows, shape, part)
         cell.scatter(
             x, y, values, c=values, cmap=ATTENTION, norm=PowerNorm(POWER, 0, limit), s=4, linewidths=0, alpha=0.8,
             depthshade=False,
@@ -104,12 +106,14 @@ def three_axes(names: Sequence[str], limit: float, title: str) -> tuple[Figure, 
     return figure, cells, limit
 
 
-def surface_chart(maps: Mapping[str, Map], shape: tuple[int, int], *, title: str, covered: float = 1.0) -> go.Figure:
+def surface_chart(
+    maps: Mapping[str, Map], shape: tuple[int, int], *, title: str, covered: Sequence[float] = ()
+) -> go.Figure:
     """Draw the surfaces of :func:`surface_figure` to be turned by hand."""
     limit = max_of(maps.values())
     traces = []
-    for values in maps.values():
-        x, y = centres(shape, values.shape, covered)
+    for values, part in zip(maps.values(), covered or [1.0] * len(maps), strict=True):
+        x, y = centres(shape, values.shape, part)
         traces.append(
             go.Surface(
                 x=x, y=y, z=np.asarray(values, np.float32), surfacecolor=values**POWER, cmin=0, cmax=limit**POWER,
@@ -121,13 +125,13 @@ def surface_chart(maps: Mapping[str, Map], shape: tuple[int, int], *, title: str
 
 
 def scatter_chart(
-    maps: Mapping[str, Sequence[Map]], shape: tuple[int, int], *, title: str, covered: float = 1.0
+    maps: Mapping[str, Sequence[Map]], shape: tuple[int, int], *, title: str, covered: Sequence[float] = ()
 ) -> go.Figure:
     """Draw the points of :func:`scatter_figure` to be turned by hand."""
     limit = max_of(np.stack(list(rows)) for rows in maps.values())
     traces = []
-    for rows in maps.values():
-        x, y, values = (np.asarray(each, np.float32) for each in points(rows, shape, covered))
+    for rows, part in zip(maps.values(), covered or [1.0] * len(maps), strict=True):
+        x, y, values = (np.asarray(each, np.float32) for each in points(rows, shape, part))
         traces.append(
             go.Scatter3d(
                 x=x, y=y, z=values, mode="markers",

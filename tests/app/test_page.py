@@ -1,0 +1,100 @@
+"""What the page's events answer, without a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+gr = pytest.importorskip("gradio")
+
+from smooth_attention import create_model  # noqa: E402 - after the skip
+from smooth_attention.app.page import NOBODY, TRAINED_SIZE, Answers  # noqa: E402
+from smooth_attention.app.viewer import Viewer  # noqa: E402
+
+NUM_DRAWN = 4 + 2 * 12
+
+
+@pytest.fixture(scope="module")
+def viewer(app_runs: dict[str, Path], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Viewer:
+    model = tmp_path_factory.mktemp("model") / "heads"
+    create_model("unet", encoder_weights=None, block_options={"fraction": 0.5, "heads": 4}).save_pretrained(model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SMOOTH_ATTENTION_CACHE", str(cache))
+        made = Viewer({**app_runs, "heads": model})
+        for name in app_runs:
+            made.open(name)
+    return made
+
+
+@pytest.fixture
+def answers(viewer: Viewer, tmp_path: Path) -> Answers:
+    return Answers(lambda: viewer, tmp_path)
+
+
+def controls(first: str = "smooth", *, second: str = NOBODY, head: int | None = 0) -> list[Any]:
+    return [first, second, head, TRAINED_SIZE, "as trained", 0.1, 0.7, "mask"]
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    sentences: list[str] = []
+    monkeypatch.setattr(gr, "Warning", lambda sentence, **_: sentences.append(sentence))
+    return sentences
+
+
+EVENT = SimpleNamespace(index=[3, 4])
+WITHOUT_SESSION: dict[str, Callable[[Answers], Any]] = {
+    "click": lambda answers: answers.click_main(EVENT, None, *controls()),
+    "click below": lambda answers: answers.click_picture(EVENT, None, *controls()),
+    "slide": lambda answers: answers.redraw(None, *controls()),
+    "save view": lambda answers: answers.save_view(None, *controls()),
+    "save mask": lambda answers: answers.save_mask(None, *controls()),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_SESSION)
+def test_page_that_was_idle_gets_a_sentence_and_stays(answers: Answers, told: list[str], name: str) -> None:
+    assert WITHOUT_SESSION[name](answers) == gr.skip()
+    assert told == ["there is no image, or this page was idle for too long; choose a sample or upload one"]
+
+
+def test_3d_waits_for_an_image(answers: Answers) -> None:
+    assert answers.turn(True, None, *controls()) == [gr.skip(), gr.skip()]
+
+
+def test_start_shows_the_middle_sample(answers: Answers, viewer: Viewer) -> None:
+    shown = answers.start(*controls())
+    assert len(shown) == NUM_DRAWN + 2
+    names = list(viewer.open("smooth").samples)
+    assert shown[0].subject.name == names[len(names) // 2] == shown[-2].value
+
+
+def test_head_that_is_drawn_is_the_one_in_the_list(answers: Answers, tmp_path: Path) -> None:
+    session = answers.start(*controls())[0]
+    other = answers.change_first(session, *controls("heads", head=3))
+    assert (other[-1].value, len(other[-1].choices)) == (0, 4)
+    assert ", head 0: row" in other[3]
+    image = tmp_path / "own.png"
+    from PIL import Image
+
+    Image.new("RGB", (40, 40)).save(image)
+    uploaded = answers.choose_upload(str(image), *controls("heads", head=3))
+    assert uploaded[-1].value == 3
+    assert ", head 3: row" in uploaded[3]
+    assert uploaded[-2].value is None
+
+
+def test_sample_of_the_same_name_from_other_data_is_not_chosen(answers: Answers) -> None:
+    session = answers.start(*controls())[0]
+    assert answers.change_first(session, *controls("none"))[-2].value == session.subject.name
+    object.__setattr__(session.subject, "data", "other")
+    assert answers.change_first(session, *controls("none"))[-2].value is None
+
+
+def test_unknown_network_is_a_sentence(answers: Answers, told: list[str]) -> None:
+    assert answers.change_first(None, *controls("/etc")) == gr.skip()
+    assert "none of the networks here" in told[0]
