@@ -363,7 +363,7 @@ def test_each_image_keeps_its_position(visit: Callable[..., Page], pages: dict[s
     for number in (0, 1):
         look = pages["binary"].look(number)
         choose_sample(page, number)
-        assert read(page, "position") == look.heads[0].roughest()
+        assert read(page, "position") == look.roughest(look.heads[0])
     click(page, "mask", 0.2, 0.2)
     chosen = read(page, "position")
     choose_sample(page, 0)

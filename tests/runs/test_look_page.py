@@ -331,3 +331,13 @@ def test_rules_come_in_the_order_of_the_controls() -> None:
     kinds = [stop.kind for stop in stops]
     assert kinds == sorted(kinds, key=["trained", "none", "threshold", "fraction", "every"].index)
     assert [stop.rule for stop in stops if stop.value == 0.25] == [Rule(threshold=0.25), Rule(fraction=0.25)]
+
+
+def test_page_that_no_mail_carries_is_refused(
+    look_run: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smooth_attention.runs.look_page.MAX_PAGE_BYTES", 1000)
+    with pytest.raises(OptionError, match=r"above the 0\.001 MB that a mail carries; use --samples 1"):
+        write_look_page(look_run, tmp_path / "look.html", cache=cache, samples=2)
+    assert not (tmp_path / "look.html").exists()
+    assert len(write_look_page(look_run, tmp_path / "look.html", cache=cache, samples=1)) == 1

@@ -23,7 +23,7 @@ class FiguresOptions:
         str | None,
         tyro.conf.arg(
             help="Stem of the test image whose attention is shown; left out: of five from the worst to the best IoU "
-            "the one with most smoothing."
+            "the one with most smoothing, where all tie the roughest."
         ),
     ] = None
     position: Annotated[

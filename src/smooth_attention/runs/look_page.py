@@ -23,6 +23,7 @@ from smooth_attention.viz.heatmaps import ATTENTION, MARK, POWER, ROUGHNESS, col
 
 TEMPLATE, SCRIPT = "look_page.html.jinja", "look_page.js"
 SMALL_CHANGE = 0.001  # share of pixels; below it the gate hardly moves a mask
+MAX_PAGE_BYTES = 8_000_000
 LEAST_SHARE = 1e-6  # that is written as a number
 
 
@@ -44,7 +45,8 @@ def write_look_page(run: Path, output: Path, *, cache: Path, samples: int = 12) 
     Raises:
         ConfigError: where there is no finished run, or its data changed.
         DataError: where its data or model is gone.
-        OptionError: where ``output`` is a directory or lies in a file, or on fewer than one sample.
+        OptionError: where ``output`` is a directory or lies in a file, on fewer than one sample, or where the page would
+            have more than 8 MB.
     """
     if output.is_dir():
         raise OptionError(f"{output} is a directory; name a file, such as {output / 'look.html'}")
@@ -62,7 +64,14 @@ def write_look_page(run: Path, output: Path, *, cache: Path, samples: int = 12) 
     )
     values = page_values(opened, run.resolve().name, stems)
     script = (here / SCRIPT).read_text(encoding="utf-8")
-    write_text(output, environment.get_template(TEMPLATE).render(script=script, **values))
+    page = environment.get_template(TEMPLATE).render(script=script, **values)
+    if (size := len(page.encode())) > MAX_PAGE_BYTES and len(stems) > 1:
+        fitting = max(1, int(len(stems) * MAX_PAGE_BYTES / size))
+        raise OptionError(
+            f"a page of {len(stems)} images would have {size / 1e6:.1f} MB, above the {MAX_PAGE_BYTES / 1e6:g} MB that "
+            f"a mail carries; use --samples {fitting}"
+        )
+    write_text(output, page)
     return stems
 
 
