@@ -45,8 +45,8 @@ def write_look_page(run: Path, output: Path, *, cache: Path, samples: int = 12) 
     Raises:
         ConfigError: where there is no finished run, or its data changed.
         DataError: where its data or model is gone.
-        OptionError: where ``output`` is a directory or lies in a file, on fewer than one sample, or where the page would
-            have more than 8 MB.
+        OptionError: where ``output`` is a directory or lies in a file, the page would have more than 8 MB, or on fewer
+            than one sample.
     """
     if output.is_dir():
         raise OptionError(f"{output} is a directory; name a file, such as {output / 'look.html'}")
