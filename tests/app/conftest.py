@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from smooth_attention import create_model
+from smooth_attention.app.viewer import Viewer
 from smooth_attention.runs.config import RunConfig
 from smooth_attention.runs.train import train
 
@@ -46,6 +49,27 @@ def app_runs(wide_scenes: Path, cache: Path, tmp_path_factory: pytest.TempPathFa
     for arm, own in options.items():
         train(RunConfig(arm=arm, **small, **own), root / arm, cache=cache)
     return {arm: root / arm for arm in options}
+
+
+@pytest.fixture(scope="session")
+def make_viewer(
+    app_runs: dict[str, Path], cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Viewer]:
+    """Return what makes a viewer of both runs and of a model without a run, ``heads``, which has several."""
+
+    def make(*, classes: int, heads: int) -> Viewer:
+        model = tmp_path_factory.mktemp("model") / "heads"
+        torch.manual_seed(0)
+        options = {"fraction": 0.5, "heads": heads}
+        create_model("unet", encoder_weights=None, classes=classes, block_options=options).save_pretrained(model)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SMOOTH_ATTENTION_CACHE", str(cache))
+            made = Viewer({**app_runs, "heads": model})
+            for name in app_runs:
+                made.open(name)
+        return made
+
+    return make
 
 
 @contextmanager

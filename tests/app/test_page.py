@@ -7,27 +7,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
+from PIL import Image
 
-gr = pytest.importorskip("gradio")
-
-from smooth_attention import create_model  # noqa: E402 - after the skip
-from smooth_attention.app.page import NOBODY, TRAINED_SIZE, Answers  # noqa: E402
-from smooth_attention.app.viewer import Viewer  # noqa: E402
+from smooth_attention.app.page import NOBODY, RULE_NAMES, TRAINED_SIZE, Answers
+from smooth_attention.app.session import RULES
+from smooth_attention.app.viewer import Viewer
 
 NUM_DRAWN = 4 + 2 * 12
 
 
 @pytest.fixture(scope="module")
-def viewer(app_runs: dict[str, Path], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Viewer:
-    model = tmp_path_factory.mktemp("model") / "heads"
-    create_model("unet", encoder_weights=None, block_options={"fraction": 0.5, "heads": 4}).save_pretrained(model)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SMOOTH_ATTENTION_CACHE", str(cache))
-        made = Viewer({**app_runs, "heads": model})
-        for name in app_runs:
-            made.open(name)
-    return made
+def viewer(make_viewer: Callable[..., Viewer]) -> Viewer:
+    return make_viewer(classes=1, heads=4)
 
 
 @pytest.fixture
@@ -79,8 +72,6 @@ def test_head_that_is_drawn_is_the_one_in_the_list(answers: Answers, tmp_path: P
     assert (other[-1].value, len(other[-1].choices)) == (0, 4)
     assert ", head 0: row" in other[3]
     image = tmp_path / "own.png"
-    from PIL import Image
-
     Image.new("RGB", (40, 40)).save(image)
     uploaded = answers.choose_upload(str(image), *controls("heads", head=3))
     assert uploaded[-1].value == 3
@@ -98,3 +89,7 @@ def test_sample_of_the_same_name_from_other_data_is_not_chosen(answers: Answers)
 def test_unknown_network_is_a_sentence(answers: Answers, told: list[str]) -> None:
     assert answers.change_first(None, *controls("/etc")) == gr.skip()
     assert "none of the networks here" in told[0]
+
+
+def test_rules_of_the_page_are_those_of_the_session() -> None:
+    assert tuple(RULES) == RULE_NAMES

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from smooth_attention import create_model
 from smooth_attention.app.drawing import PANEL_PX
 from smooth_attention.app.session import ERRORS, SHOWN_PX, Session, Settings
 from smooth_attention.app.viewer import Viewer
@@ -20,17 +19,8 @@ from smooth_attention.runs.evaluate import show_iou
 
 
 @pytest.fixture(scope="module")
-def viewer(app_runs: dict[str, Path], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Viewer:
-    torch.manual_seed(0)
-    model = tmp_path_factory.mktemp("model") / "heads"
-    options = {"fraction": 0.5, "heads": 2}
-    create_model("unet", encoder_weights=None, classes=3, block_options=options).save_pretrained(model)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SMOOTH_ATTENTION_CACHE", str(cache))
-        made = Viewer({**app_runs, "heads": model})
-        for name in app_runs:
-            made.open(name)
-    return made
+def viewer(make_viewer: Callable[..., Viewer]) -> Viewer:
+    return make_viewer(classes=3, heads=2)
 
 
 @pytest.fixture

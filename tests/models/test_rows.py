@@ -103,7 +103,7 @@ def test_rules_are_described() -> None:
         "every position",
         "threshold 2",
     ]
-    assert describe_rule(make_block(**TRAINED["soft"]), None) == "soft gate from threshold 0.3"
+    assert describe_rule(make_block(**TRAINED["soft"]), None) == "soft gate from threshold 0.3, temperature 0.1"
     assert describe_rule(make_block(**TRAINED["soft"]), Rule(0.1)) == "threshold 0.1"
     assert describe_rule(make_block(RandomSmoothAttention, fraction=0.5), None) == "fraction 0.5, at random places"
 

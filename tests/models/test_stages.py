@@ -266,8 +266,13 @@ def test_block_inside_a_residual_block_is_found():
     ("block", "options", "kind", "rule"),
     [
         ("smooth", {}, "SmoothAttention", "no smoothing"),
-        ("smooth", {"threshold": 0.4, "temperature": 0.05}, "SmoothAttention", "threshold 0.4, temperature 0.05"),
-        ("random", {"fraction": 0.25}, "RandomSmoothAttention", "fraction 0.25"),
+        (
+            "smooth",
+            {"threshold": 0.4, "temperature": 0.05},
+            "SmoothAttention",
+            "soft gate from threshold 0.4, temperature 0.05",
+        ),
+        ("random", {"fraction": 0.25}, "RandomSmoothAttention", "fraction 0.25, at random places"),
         ("se", {}, "SEModule", ""),
     ],
 )

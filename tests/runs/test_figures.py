@@ -18,15 +18,16 @@ from smooth_attention.core.records import read_record
 from smooth_attention.models.rows import Rule
 from smooth_attention.runs.evaluate import image_iou, show_iou
 from smooth_attention.runs.figures import (
+    PRINT_PX,
     TURNING,
     draw_distribution,
     draw_matrix,
     draw_thresholds,
     figure_makers,
-    print_shape,
     write_figures,
 )
 from smooth_attention.runs.picks import image_figures
+from smooth_attention.runs.pictures import shrink
 from smooth_attention.runs.scene import Scene, open_scene
 from smooth_attention.viz.curves import print_figure
 from smooth_attention.viz.surfaces import turning_page
@@ -221,6 +222,6 @@ def test_number_of_runs(look_run: Path, cache: Path) -> None:
 
 
 def test_large_images_are_shrunk_for_print() -> None:
-    assert print_shape((3000, 4000)) == (600, 800)
-    assert print_shape((60, 90)) == (60, 90)
-    assert print_shape((1, 4000)) == (1, 800)
+    assert shrink((3000, 4000), PRINT_PX) == (600, 800)
+    assert shrink((60, 90), PRINT_PX) == (60, 90)
+    assert shrink((1, 4000), PRINT_PX) == (1, 800)

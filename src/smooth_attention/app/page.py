@@ -26,6 +26,7 @@ PICTURES = ("mask", "attention before smoothing", "attention as used", "roughnes
 NOBODY = "nothing"
 SIZES_PX = (128, 224, 320, 448, 512, 768, 1024)
 TRAINED_SIZE = "as trained"
+RULE_NAMES = ("as trained", "threshold", "fraction", "no smoothing", "every position")  # those of the session
 # one network at a time works for all people: two would only slow each other down, and networks are shared
 AT_A_TIME: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 1, "api_visibility": "private"}
 CSS = """
@@ -132,8 +133,8 @@ def lay_out(names: Sequence[str]) -> tuple[Parts, Any, Any, gr.File, list[tuple[
             sample = gr.Dropdown([], label="sample image", elem_id="sample")
             upload = gr.File(label="or an image of your own", height=150, elem_id="upload")
             rule = gr.Radio(
-                ["as trained", "threshold", "fraction", "no smoothing", "every position"],
-                value="as trained",
+                RULE_NAMES,
+                value=RULE_NAMES[0],
                 label="which positions are smoothed",
                 info="All but 'as trained' are recomputed with the same weights, not retrained.",
                 elem_id="rule",
@@ -287,8 +288,8 @@ class Answers:
         if session is None:
             return [None, notes, None, "", *show_view(None), *show_view(None)]
         seen, views = viewer.draw(session, settings)
-        told = [(each.offer.name, view.readout) for each, view in zip(seen, views, strict=True) if view.readout]
-        readout = "".join(f"<p><b>{escape(name)}</b>: {escape(sentences)}</p>" for name, sentences in told)
+        read = [(each.offer.name, view.readout) for each, view in zip(seen, views, strict=True) if view.readout]
+        readout = "".join(f"<p><b>{escape(name)}</b>: {escape(sentences)}</p>" for name, sentences in read)
         title = f"<p><b>image {escape(session.subject.name)}</b></p>"
         shown = [show_view(view) for view in [*views, None][:2]]
         return [session, notes, viewer.main_picture(session, seen), title + readout, *shown[0], *shown[1]]

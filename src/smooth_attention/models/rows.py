@@ -49,7 +49,7 @@ def describe_rule(block: SmoothAttention, rule: Rule | None) -> str:
     if rule is not None:
         text = rule.describe()
     elif block.soft_threshold is not None:
-        text = f"soft gate from threshold {block.threshold:g}"
+        text = f"soft gate from threshold {block.threshold:g}, temperature {block.temperature:g}"
     else:
         text = Rule(block.threshold, block.fraction).describe()
     return f"{text}, at random places" if isinstance(block, RandomSmoothAttention) else text

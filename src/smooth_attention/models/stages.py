@@ -17,6 +17,7 @@ from smooth_attention.core.errors import OptionError
 from smooth_attention.models.blocks import Block, SmoothAttention, Switchable, evaluation_mode
 from smooth_attention.models.network import Network
 from smooth_attention.models.rivals import Rival
+from smooth_attention.models.rows import describe_rule
 
 MAX_STAGES = 24
 HALVES = ("encoder", "decoder")
@@ -396,7 +397,7 @@ def describe(calls: Sequence[Call], lead: Call, parameters: int, *, follows: boo
         modules=names,
         role=lead.role,
         kind=type(module).__name__,
-        rule=describe_rule(lead.module),
+        rule=rule_of(lead.module),
         shape=to_axes(calls[-1].shape),
         parameters=parameters,
         follows=follows,
@@ -431,8 +432,7 @@ def name_apart(stage: Stage, stages: Sequence[Stage]) -> Stage:
     return replace(stage, name=stage.modules[0]) if is_shared else stage
 
 
-def describe_rule(module: nn.Module) -> str:
-    if not isinstance(module, SmoothAttention):
-        return module.extra_repr().replace("=", " ") if isinstance(module, Switchable) else ""
-    shown = {"threshold": module.threshold, "fraction": module.fraction, "temperature": module.temperature}
-    return ", ".join(f"{name} {value:g}" for name, value in shown.items() if value is not None) or "no smoothing"
+def rule_of(module: nn.Module) -> str:
+    if isinstance(module, SmoothAttention):
+        return describe_rule(module, None)
+    return module.extra_repr().replace("=", " ") if isinstance(module, Switchable) else ""

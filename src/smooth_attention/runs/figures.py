@@ -17,6 +17,7 @@ from smooth_attention.models.rows import Rule
 from smooth_attention.models.stages import trace_stages
 from smooth_attention.runs.evaluate import image_iou, show_iou
 from smooth_attention.runs.picks import image_figures
+from smooth_attention.runs.pictures import shrink
 from smooth_attention.runs.scene import Scene, Subject, open_scene
 from smooth_attention.viz.curves import Curve, Level, Panel, curve_figure, panel_figure, print_figure
 from smooth_attention.viz.heatmaps import AttentionRow, attention_figure, matrix_figure
@@ -166,7 +167,7 @@ def draw_masks(scene: Scene) -> Figure:
     class_names = scene.subjects[0].opened.source.class_names
     rows = []
     for stem, pair in sorted_pairs(scene):
-        shape = print_shape(pair.mask.shape)
+        shape = shrink(pair.mask.shape, PRINT_PX)
         predictions, captions = {}, {}
         for key, (subject, rule) in rules.items():
             look = subject.looks[stem]
@@ -187,12 +188,6 @@ def sorted_pairs(scene: Scene) -> list[tuple[str, Pair]]:
     """Return the pairs by the IoU of the first run, undefined ones first."""
     figures = image_figures(scene.subjects[0].opened.record)
     return sorted(scene.pairs.items(), key=lambda item: -1.0 if (iou := figures[item[0]]) is None else iou)
-
-
-def print_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return height and width of a picture in print: large images are shrunk to what 300 dpi show."""
-    shrunk = min(1.0, PRINT_PX / max(shape))
-    return max(1, round(shape[0] * shrunk)), max(1, round(shape[1] * shrunk))
 
 
 def mask_rules(subject: Subject) -> dict[str, Rule | None]:

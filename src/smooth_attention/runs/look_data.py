@@ -24,6 +24,7 @@ from smooth_attention.data.sources import Pair
 from smooth_attention.models.rows import Rule
 from smooth_attention.runs.evaluate import image_iou
 from smooth_attention.runs.look import Head, Look
+from smooth_attention.runs.pictures import shrink
 
 # of an image before anything is deflated, all heads together: twelve images make less than 8 MB
 ROW_BYTES, MAP_BYTES, PICTURE_BYTES = 240_000, 100_000, 80_000
@@ -186,9 +187,8 @@ def sample_data(
 
 
 def picture_shape(shape: tuple[int, int]) -> tuple[int, int]:
-    """Return height and width of a picture on the page; small images keep theirs."""
-    shrunk = min(1.0, LONGEST_PX / max(shape))
-    return max(1, round(shape[0] * shrunk)), max(1, round(shape[1] * shrunk))
+    """Return height and width of a picture on the page."""
+    return shrink(shape, LONGEST_PX)
 
 
 def mask_data(

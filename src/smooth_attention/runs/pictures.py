@@ -42,3 +42,9 @@ def encode_array(values: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, values, allow_pickle=False)
     return buffer.getvalue()
+
+
+def shrink(shape: tuple[int, ...], longest_px: int) -> tuple[int, int]:
+    """Return height and width of a picture whose longer side is at most ``longest_px``; small ones keep theirs."""
+    factor = min(1.0, longest_px / max(shape))
+    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))

@@ -29,7 +29,6 @@ ATTENTION, ROUGHNESS, GATE = "viridis", "cividis", "gray"  # each ascends in lig
 POWER = 0.5
 PRINT_PX = 900  # longer side of a picture at most; two inches at 300 dpi take 600
 MARK = "#ff2fa4"
-SMOOTHED_COLOUR, KEPT_COLOUR = (255, 255, 255), (0, 0, 0)
 
 
 @cache
@@ -250,12 +249,6 @@ def matrix_figure(matrix: NDArray[np.floating], grid: tuple[int, int], *, step: 
             fontsize=8,
         )
         laid_out.tick_params(labelsize=7)
-    add_bar(
-        figure,
-        bar,
-        ATTENTION,
-        limit,
-        f"attention, share of 1 (each row of the {'matrix' if step == 1 else 'whole matrix'} sums to 1)",
-    )
+    add_bar(figure, bar, ATTENTION, limit, "attention, share of 1 (each row of the whole matrix sums to 1)")
     figure.suptitle(title, fontsize=9, parse_math=False)
     return figure

@@ -33,7 +33,7 @@ def surface_figure(
     """Draw rows of attention as surfaces over the image's positions, side by side, on one scale.
 
     Args:
-        maps: (h, w) by name, all of one grid.
+        maps: (h, w) by name.
         shape: (H, W) of the image.
         title: above.
         covered: of each map, the part of the grid's sides that the image fills; empty: all of it.
@@ -61,7 +61,7 @@ def scatter_figure(
     """Draw attention values as points over the positions that are looked at, side by side, on one scale.
 
     Args:
-        maps: by name, rows of attention (h, w) of several positions, all of one grid.
+        maps: by name, rows of attention (h, w) of several positions of one network.
         shape: (H, W) of the image.
         title: above.
         covered: of each map, the part of the grid's sides that the image fills; empty: all of it.
