@@ -24,6 +24,7 @@ def train_small(data: Path, output: Path, cache: Path, **options: Any) -> Path:
     """Train for an epoch with a block on a grid of 8 x 8, then sharpen the attention of what is saved."""
     small = {"encoder_weights": "none", "image_size": SIZE_PX, "epochs": 1, "batch_size": 4, "stages": (-3,)}
     train(RunConfig(data=str(data), **{"threshold": 0.1, **small, **options}), output, cache=cache)
+    shutil.rmtree(output / "checkpoints")  # hundreds of MB
     sharpen(load_model(output)).save_pretrained(output / "model")
     return output
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -48,6 +49,7 @@ def app_runs(wide_scenes: Path, cache: Path, tmp_path_factory: pytest.TempPathFa
     options: dict[str, dict[str, Any]] = {"smooth": {"fraction": 0.25, "gamma_init": 4.0}, "none": {}}
     for arm, own in options.items():
         train(RunConfig(arm=arm, **small, **own), root / arm, cache=cache)
+        shutil.rmtree(root / arm / "checkpoints")  # hundreds of MB
     return {arm: root / arm for arm in options}
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,13 +30,6 @@ def make_network(request: pytest.FixtureRequest) -> Callable[..., Network]:
         return request.param(*resolve_arm(arm, **options), classes=classes)
 
     return make
-
-
-@pytest.fixture
-def tmp_path(tmp_path: Path) -> Iterator[Path]:
-    """Networks are large: nothing of them stays on the disk."""
-    yield tmp_path
-    shutil.rmtree(tmp_path)
 
 
 @pytest.fixture

@@ -27,14 +27,19 @@ from smooth_attention.runs.measure import attention_maps, measure_attention, mea
 from smooth_attention.runs.train import train
 
 
+def copy_run(run: Path, copy: Path) -> Path:
+    """Copy all of a run but its checkpoints, which are large."""
+    return shutil.copytree(run, copy, ignore=shutil.ignore_patterns("checkpoints"))
+
+
 @pytest.fixture
 def run(finished_run: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
-    return shutil.copytree(finished_run[0], tmp_path / "run")
+    return copy_run(finished_run[0], tmp_path / "run")
 
 
 @pytest.fixture(scope="module")
 def measured(finished_run: tuple[Path, dict[str, Any]], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = shutil.copytree(finished_run[0], tmp_path_factory.mktemp("measured") / "run")
+    run = copy_run(finished_run[0], tmp_path_factory.mktemp("measured") / "run")
     measure_run(run, cache=cache)
     return run
 
