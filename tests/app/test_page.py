@@ -28,8 +28,8 @@ def answers(viewer: Viewer, tmp_path: Path) -> Answers:
     return Answers(lambda: viewer, tmp_path)
 
 
-def controls(first: str = "smooth", *, second: str = NOBODY, head: int | None = 0) -> list[Any]:
-    return [first, second, head, TRAINED_SIZE, "as trained", 0.1, 0.7, "mask"]
+def controls(first: str = "smooth", *, second: str = NOBODY) -> list[Any]:
+    return [first, second, TRAINED_SIZE, "as trained", 0.1, 0.7, "mask"]
 
 
 @pytest.fixture
@@ -44,8 +44,6 @@ WITHOUT_SESSION: dict[str, Callable[[Answers], Any]] = {
     "click": lambda answers: answers.click_main(EVENT, None, *controls()),
     "click below": lambda answers: answers.click_picture(EVENT, None, *controls()),
     "slide": lambda answers: answers.redraw(None, *controls()),
-    "save view": lambda answers: answers.save_view(None, *controls()),
-    "save mask": lambda answers: answers.save_mask(None, *controls()),
 }
 
 
@@ -55,8 +53,35 @@ def test_page_that_was_idle_gets_a_sentence_and_stays(answers: Answers, told: li
     assert told == ["there is no image, or this page was idle for too long; choose a sample or upload one"]
 
 
+def test_saving_that_is_refused_stops_what_would_follow(answers: Answers) -> None:
+    for save in (answers.save_view, answers.save_mask):
+        with pytest.raises(gr.Error, match="this page was idle for too long"):
+            save(None)
+    session = answers.start(*controls("none"))[0]
+    with pytest.raises(gr.Error, match="none has no attention to save a view of"):
+        answers.save_view(session)
+
+
 def test_3d_waits_for_an_image(answers: Answers) -> None:
-    assert answers.turn(True, None, *controls()) == [gr.skip(), gr.skip()]
+    assert answers.turn(True, None) == [gr.skip(), gr.skip()]
+
+
+def test_heads_of_either_network_can_be_chosen(answers: Answers) -> None:
+    session = answers.start(*controls())[0]
+    beside = answers.change_second(session, *controls(second="heads"))
+    assert (beside[-1].value, len(beside[-1].choices)) == (0, 4)
+    third = answers.change_head(3, beside[0], *controls(second="heads"))
+    assert "head 3: row" in third[3]
+    alone = answers.change_second(third[0], *controls())
+    assert (alone[-1].value, len(alone[-1].choices)) == (0, 1)
+
+
+def test_sample_that_is_chosen_twice_at_once_keeps_the_position(answers: Answers, viewer: Viewer) -> None:
+    name = next(iter(viewer.open("smooth").samples))
+    chosen = answers.choose_sample(name, answers.start(*controls())[0], *controls())[0]
+    clicked = answers.click_main(EVENT, chosen, *controls())[0]
+    assert clicked.point != chosen.point
+    assert answers.choose_sample(name, clicked, *controls())[0].point == clicked.point
 
 
 def test_start_shows_the_middle_sample(answers: Answers, viewer: Viewer) -> None:
@@ -68,12 +93,14 @@ def test_start_shows_the_middle_sample(answers: Answers, viewer: Viewer) -> None
 
 def test_head_that_is_drawn_is_the_one_in_the_list(answers: Answers, tmp_path: Path) -> None:
     session = answers.start(*controls())[0]
-    other = answers.change_first(session, *controls("heads", head=3))
+    other = answers.change_first(session, *controls("heads"))
     assert (other[-1].value, len(other[-1].choices)) == (0, 4)
     assert ", head 0: row" in other[3]
+    third = answers.change_head(3, other[0], *controls("heads"))
+    assert ", head 3: row" in third[3]
     image = tmp_path / "own.png"
     Image.new("RGB", (40, 40)).save(image)
-    uploaded = answers.choose_upload(str(image), *controls("heads", head=3))
+    uploaded = answers.choose_upload(str(image), third[0], *controls("heads"))
     assert uploaded[-1].value == 3
     assert ", head 3: row" in uploaded[3]
     assert uploaded[-2].value is None

@@ -206,6 +206,27 @@ def test_compare_shows_a_second_network_on_the_same_image(visit: Callable[..., P
     page.locator("#heading-1").wait_for(state="hidden")
 
 
+def test_another_network_takes_the_place_of_the_first(visit: Callable[..., Page]) -> None:
+    page = visit()
+    page.get_by_role("tab", name="3-D").click()
+    page.locator("#surface .js-plotly-plot").wait_for()
+    saved: list[str] = []
+    page.on("download", lambda download: saved.append(download.suggested_filename))
+    with page.expect_download():
+        page.locator("#save-view").click()
+    choose(page, "#first", "none")  # which has no attention to draw or to save
+    page.locator("#surface .js-plotly-plot").wait_for(state="detached")
+    assert page.get_by_test_id("toast-body").count() == 0
+    page.locator("#save-view").click()
+    toast = page.get_by_test_id("toast-body")
+    toast.wait_for()
+    assert "none has no attention to save a view of; save its mask" in toast.inner_text()
+    choose(page, "#first", "smooth")
+    page.locator("#surface .js-plotly-plot").wait_for()
+    assert toast.count() == 1
+    assert saved == ["view.png"]  # what is refused does not bring the file before it again
+
+
 def upload(page: Page, path: Path) -> None:
     page.locator("#upload input[type=file]").set_input_files(str(path))
 

@@ -22,6 +22,7 @@ from app.conftest import Served
 from smooth_attention.app.serve import serve
 from smooth_attention.cli.main import WRONG_REQUEST, run
 from smooth_attention.core.errors import ConfigError
+from smooth_attention.core.records import read_record
 
 
 def fetch(url: str, data: Any = None) -> tuple[int, str]:
@@ -34,18 +35,19 @@ def fetch(url: str, data: Any = None) -> tuple[int, str]:
         return error.code, error.read().decode(errors="replace")
 
 
-def call(served: Served, event: str, *data: Any) -> str:
-    """Call an event as a page would and return all that the server says."""
+def call(served: Served, event: str, *data: Any, person: str | None = None) -> str:
+    """Call an event, ``"load"`` or ``"part.event"``, as the page of a person would; return all that the server says."""
     config = json.loads(fetch(served.url + "config")[1])
-    target = next(part["id"] for part in config["components"] if part["props"].get("elem_id") == event.split(".")[0])
+    part_name, _, event = event.rpartition(".")
+    parts = [part["id"] for part in config["components"] if part["props"].get("elem_id") == part_name]
     number, inputs = next(
         (dependency["id"], dependency["inputs"])
         for dependency in config["dependencies"]
-        if [target, event.split(".")[1]] in dependency["targets"]
+        if any(name == event and (not part_name or part in parts) for part, name in dependency["targets"])
     )
     values = {part["id"]: part["props"].get("value") for part in config["components"]}
     sent = [*data, *(values[part] for part in inputs[len(data) :])]
-    person = f"test{os.urandom(4).hex()}"
+    person = person or f"test{os.urandom(4).hex()}"
     status, said = fetch(
         served.url + "gradio_api/queue/join", {"data": sent, "fn_index": number, "session_hash": person}
     )
@@ -100,13 +102,17 @@ def test_server_fetches_nothing_for_a_stranger(served: Served, asked: tuple[str,
     assert paths == []
 
 
-@pytest.mark.parametrize(
-    "name", ["../../etc/passwd", "/etc/passwd", {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}]
-)
-def test_sample_is_one_of_the_list(served: Served, name: Any) -> None:
-    said = call(served, "sample.input", name)
-    assert "root:" not in said
-    assert '"success":false' in said or "no sample image" in said
+def test_sample_is_one_of_the_list(served: Served, app_runs: dict[str, Path]) -> None:
+    person = "lists"  # who has loaded the page has a list
+    assert '"success":true' in call(served, "load", person=person)
+    stem = read_record(app_runs["smooth"])["data"]["split"]["test"][-1]
+    said = call(served, "sample.input", stem, person=person)
+    assert '"success":true' in said
+    assert f"image {stem}" in said
+    for name in ("../../etc/passwd", "/etc/passwd", {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}):
+        said = call(served, "sample.input", name, person=person)
+        assert "root:" not in said
+        assert '"success":false' in said or "no sample image" in said
 
 
 def test_server_listens_on_this_machine_alone(served: Served) -> None:
@@ -182,12 +188,17 @@ def test_page_of_a_damaged_model_says_so(app_runs: dict[str, Path], tmp_path: Pa
     broken.mkdir()
     (broken / "record.json").write_text("{")
     with serve_app(broken, cache=cache, folder=tmp_path) as page:
-        config = json.loads(fetch(page.url + "config")[1])
-        load = next(d for d in config["dependencies"] if any(event == "load" for _, event in d["targets"]))
-        values = {part["id"]: part["props"].get("value") for part in config["components"]}
-        sent = [values[part] for part in load["inputs"]]
-        fetch(page.url + "gradio_api/queue/join", {"data": sent, "fn_index": load["id"], "session_hash": "one"})
-        assert "record.json is damaged" in fetch(page.url + "gradio_api/queue/data?session_hash=one")[1]
+        assert "record.json is damaged" in call(page, "load")
+
+
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6")
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_ipv6_is_served(host: str, cache: Path, tmp_path: Path) -> None:
+    from app.conftest import serve as serve_app
+
+    with serve_app("--host", host, cache=cache, folder=tmp_path) as page:
+        assert page.url.startswith("http://[::1]:")
+        assert fetch(page.url)[0] == 200
 
 
 def test_free_port_is_found_beside_a_taken_one(served: Served, cache: Path, tmp_path: Path) -> None:

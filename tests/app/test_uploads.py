@@ -75,6 +75,14 @@ def test_compressed_text_does_not_fill_the_memory(tmp_path: Path) -> None:
         read_upload(path)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_damaged_orientation_is_a_sentence(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"image.{kind.lower()}"
+    Image.new("RGB", (40, 20)).save(path, kind, exif=b"Exif\0\0XX\0*\0\0\0\x08" + bytes(20))
+    with pytest.raises(DataError, match=rf"^image\.{kind.lower()} is broken \(not a TIFF file"):
+        read_upload(path)
+
+
 def test_upload_that_is_gone_is_not_called_broken(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^own\.png is no longer here; upload it again$"):
         read_upload(tmp_path / "own.png")

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smooth_attention.app.drawing import PANEL_PX
-from smooth_attention.app.session import ERRORS, SHOWN_PX, Session, Settings
+from look_runs import small_net
+from smooth_attention.app.drawing import PANEL_PX, rule_of
+from smooth_attention.app.session import ERRORS, SHOWN_PX, Seen, Session, Settings, fit
 from smooth_attention.app.viewer import Viewer
-from smooth_attention.core.errors import DataError, OptionError
-from smooth_attention.core.records import read_record
+from smooth_attention.core.errors import ConfigError, DataError, OptionError
+from smooth_attention.core.records import read_record, write_record
+from smooth_attention.data.cache import resize_mask
 from smooth_attention.runs.evaluate import show_iou
+from smooth_attention.runs.look import Look
 
 
 @pytest.fixture(scope="module")
@@ -81,15 +84,60 @@ def test_click_is_where_the_picture_says(viewer: Viewer, session: Session) -> No
 
 def test_errors_are_drawn_where_the_truth_is_known(viewer: Viewer, session: Session, tmp_path: Path) -> None:
     _, (view,) = viewer.draw(session, Settings("smooth", shows=ERRORS))
-    assert "missed" in view.captions[0].text
+    assert [name for name, _ in view.captions[0].key] == [
+        "found (true positive)", "false alarm (false positive)", "missed (false negative)",
+    ]  # fmt: skip
     Image.fromarray(session.subject.load()).save(tmp_path / "own.png")
     _, (own,) = viewer.draw(viewer.choose_upload(tmp_path / "own.png"), Settings("smooth", shows=ERRORS))
-    assert own.captions[0].text == "errors are drawn of binary masks whose truth is known"
+    assert own.captions[0].text == "no errors are drawn: the truth is not known"
+
+
+def test_errors_of_classes_are_coloured_by_predicted_class(viewer: Viewer, session: Session) -> None:
+    settings = Settings("heads", opacity=1.0)
+    _, (view,) = viewer.draw(session, settings)
+    net = viewer.open("heads").net
+    truth = (np.arange(session.subject.shape[1]) % 3 * np.ones(session.subject.shape)).astype(np.uint8)
+    judged = replace(session, subject=replace(session.subject, truth=truth, class_names=net.label_names), masks={})
+    mask = session.masks["heads", settings][0]
+    settings = replace(settings, shows=ERRORS)
+    _, (errors,) = viewer.draw(judged, settings)
+    assert "coloured by predicted class" in errors.captions[0].text
+    assert view.captions[0].key[0] == ("class 0", "rgb(0 114 178)")
+    wrong = resize_mask(truth, mask.shape[:2]) != judged.looks["heads", None].labels(None, mask.shape[:2])
+    assert 0 < wrong.mean() < 1
+    drawn = judged.masks["heads", settings][0]
+    np.testing.assert_array_equal(drawn[wrong], mask[wrong])
+    np.testing.assert_array_equal(drawn[~wrong], fit(session.subject.shown, PANEL_PX)[~wrong])
 
 
 def test_truth_of_other_labels_does_not_count(viewer: Viewer, session: Session) -> None:
     _, (view,) = viewer.draw(session, Settings("heads"))
     assert "IoU" not in view.captions[0].text
+
+
+def test_what_was_not_trained_so_says_so_wherever_it_goes(
+    viewer: Viewer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smooth_attention.app.viewer.encode_figure", lambda figure: figure.get_suptitle().encode())
+    for settings, is_told in [(Settings("smooth"), False), (Settings("smooth", rule="threshold"), True)]:
+        _, (view,) = viewer.draw(session, settings)
+        surface = viewer.turn(session, settings)[0].layout.title.text
+        for told in (view.heading, viewer.view_file(session, settings).decode(), surface):
+            assert ("recomputed with the same weights, not retrained" in told) == is_told
+
+
+def test_rule_is_that_of_the_block_that_is_looked_at(viewer: Viewer, session: Session) -> None:
+    net = small_net(stages=(-3, -2), threshold=0.1)
+    look = Look(net, session.subject.load(), 64)
+    look.heads[1].module.threshold, look.heads[1].module.fraction = None, 0.5
+    seen = [Seen(viewer.open("smooth"), look, head) for head in look.heads]
+    assert [rule_of(each, None) for each in seen] == ["threshold 0.1", "fraction 0.5"]
+
+
+def test_run_that_failed_before_its_data_was_open_is_a_sentence(tmp_path: Path) -> None:
+    write_record(tmp_path / "failed", {"status": "failed", "reason": "no data", "config": {}})
+    with pytest.raises(ConfigError, match="failed is failed, not done"):
+        Viewer({"failed": tmp_path / "failed"}).open("failed")
 
 
 def test_looks_of_networks_that_are_no_longer_shown_are_dropped(viewer: Viewer, session: Session) -> None:

@@ -14,7 +14,14 @@ from smooth_attention.core.errors import ConfigError
 from smooth_attention.core.records import write_record
 from smooth_attention.data.folder import open_image
 from smooth_attention.models import block_mode, load_model
-from smooth_attention.runs.evaluate import evaluate_run, label_map, other_modes, probabilities, resize_logits
+from smooth_attention.runs.evaluate import (
+    evaluate_run,
+    label_map,
+    other_modes,
+    probabilities,
+    resize_logits,
+    resized_labels,
+)
 from smooth_attention.runs.predict import predict
 
 
@@ -101,6 +108,13 @@ def test_labels_follow_probabilities() -> None:
     logits = torch.randn(4, 5, 7)
     np.testing.assert_array_equal(label_map(logits), probabilities(logits).argmax(0))
     assert resize_logits(logits, (9, 3)).shape == (4, 9, 3)
+
+
+@pytest.mark.parametrize("num_logits", [1, 6])
+@pytest.mark.parametrize("size", [(5, 7), (41, 9), (3, 4)])
+def test_labels_class_by_class_are_those_of_all_at_once(num_logits: int, size: tuple[int, int]) -> None:
+    logits = torch.randn(num_logits, 5, 7, generator=torch.Generator().manual_seed(0)).round()  # with ties
+    np.testing.assert_array_equal(resized_labels(logits, size), label_map(resize_logits(logits, size)))
 
 
 def test_gate_off_is_refused_where_there_is_no_gate(

@@ -150,7 +150,9 @@ def test_distribution_is_the_share_of_values_up_to_each(look_run: Path, cache: P
 
 def test_thresholds_smooth_what_the_gate_says(look_run: Path, cache: Path) -> None:
     scene = scene_of(look_run, cache=cache)
-    x, y = draw_thresholds(scene).axes[0].lines[0].get_data()
+    axes = draw_thresholds(scene).axes[0]
+    x, y = axes.lines[0].get_data()
+    assert scene.subjects[0].head(scene.stem).name in axes.get_title()
     subject = scene.subjects[0]
     for place in (5, 20, 60):
         gates = [subject.head(stem).gate(Rule(float(x[place]))).mean() for stem in subject.looks]
@@ -200,6 +202,8 @@ def test_classes_are_drawn_by_name(class_run: Path, cache: Path, tmp_path: Path)
         (["--image", "nowhere"], "'nowhere' is no test image of"),
         (["--position", "-1", "5"], "lies outside image"),
         (["--position", "5000", "5"], "lies outside image"),
+        (["--thresholds", "0.1", "nan"], "threshold needs to be a number"),
+        (["--thresholds", "0.3", "0.30000001"], "got twice threshold 0.3"),
     ],
 )
 def test_other_images_and_places_are_refused(
@@ -212,12 +216,23 @@ def test_other_images_and_places_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_output_in_the_place_of_a_file_is_refused_before_anything_is_drawn(
+    look_run: Path, cache: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("kept")
+    for output in (file, file / "below"):
+        with pytest.raises(OptionError, match="file is no directory; name another place"):
+            next(write_figures([look_run], output, cache=cache))
+    assert file.read_text() == "kept"
+
+
 def test_number_of_runs(look_run: Path, cache: Path) -> None:
     with pytest.raises(OptionError, match="of one run, or of two side by side, got 3"):
         scene_of(look_run, look_run, look_run, cache=cache)
     with pytest.raises(OptionError, match="can't be compared with itself"):
         scene_of(look_run, look_run, cache=cache)
-    with pytest.raises(OptionError, match=r"compares two thresholds, got 0\.1 twice"):
+    with pytest.raises(OptionError, match=r"compares two thresholds, got twice threshold 0\.1"):
         open_scene([look_run], cache=cache, stem=None, point=None, thresholds=(0.1, 0.1))
 
 

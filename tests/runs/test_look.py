@@ -98,6 +98,15 @@ def test_places_of_the_image_and_positions_of_the_grid(image_size: int) -> None:
     assert look.box_of(head, look.position_at(head, width, height))[2:] == pytest.approx((width, height))
 
 
+def test_far_corner_is_in_the_image_not_in_the_padding() -> None:
+    net = create_model("unet", encoder_weights=None, block_options={"threshold": 0.1})
+    look = Look(net, np.zeros((64, 64, 3), np.uint8), 80)  # padded to 96: 5 of 6 rows and columns are image
+    head = look.heads[0]
+    assert (head.grid, look.inside(head)) == ((6, 6), (5, 5))
+    for x, y in [(64, 64), (63.999, 63.999), (1e9, 1e9)]:
+        assert look.position_at(head, x, y) == 4 * 6 + 4
+
+
 def test_roughest_is_looked_for_among_the_smoothed() -> None:
     look = Look(make_net(block="random", fraction=0.1), IMAGE)
     head = look.heads[0]
@@ -119,12 +128,17 @@ def test_roughest_lies_in_the_image_not_in_the_padding(seed: int) -> None:
     assert (left < right, top < bottom) == (True, True)
 
 
-def test_network_keeps_its_mode() -> None:
-    net = make_net(threshold=0.1).train()
-    look = Look(net, IMAGE)
-    look.labels(Rule(0.5))
+@pytest.mark.parametrize("block", ["smooth", "random"])
+def test_network_keeps_its_mode_and_random_numbers_their_order(block: str) -> None:
+    net = make_net(block=block, fraction=0.2).train()
+    torch.manual_seed(0)
+    looks = [Look(net, IMAGE), Look(net, IMAGE)]
+    looks[0].labels(Rule(0.5))
+    np.testing.assert_array_equal(looks[0].heads[0].gate(), looks[1].heads[0].gate())
     assert net.training
-    np.testing.assert_array_equal(look.labels(), predict(net, IMAGE))
+    drawn = torch.rand(1)
+    assert drawn == torch.rand(1, generator=torch.Generator().manual_seed(0))
+    np.testing.assert_array_equal(looks[0].labels(), predict(net, IMAGE))
 
 
 def test_evenly_spaced_positions() -> None:

@@ -318,9 +318,13 @@ def test_classes_have_their_colours_and_names_and_ignored_pixels_are_striped(
     occurring = [names[label] for label in sorted(set(np.unique(truth)) - {255})]
     assert page.locator("#key span").all_inner_texts() == [*occurring, "ignored"]
     page.locator("[name=shows][value=errors]").check()
-    wrong = (read(page, "mask") != truth.ravel()) & (truth.ravel() != 255)
-    drawn = pixels(page, ".fill").reshape(-1, 4)
-    np.testing.assert_array_equal((drawn == (*FALSE_POSITIVE, 255)).all(-1), wrong)
+    mask = np.array(read(page, "mask")).reshape(truth.shape)
+    wrong = (mask != truth) & (truth != 255)
+    drawn = pixels(page, ".fill")
+    np.testing.assert_array_equal(drawn[wrong, :3], palette(5)[mask[wrong]])
+    assert not drawn[~wrong & (truth != 255), 3].any()
+    assert page.locator("#key span").all_inner_texts() == [*(names[i] for i in np.unique(mask[wrong])), "ignored"]
+    assert "coloured by predicted class" in page.locator("#caption").inner_text()
 
 
 def test_names_are_text_whatever_they_hold(visit: Callable[..., Page], pages: dict[str, Written]) -> None:

@@ -18,6 +18,7 @@ from smooth_attention.viz.heatmaps import (
     attention_figure,
     cells_of,
     colour_table,
+    describe_gate,
     gate_overlay,
     heat_overlay,
     mark_box,
@@ -121,6 +122,16 @@ def test_photos_of_a_camera_are_shrunk_and_keep_their_axes() -> None:
     cell = attention_figure([row], title="t").axes[0]
     assert max(cell.images[0].get_array().shape) <= 900
     assert cell.images[0].get_extent() == [0, 3000, 2000, 0]
+
+
+def test_panorama_of_few_rows_is_drawn() -> None:
+    row = replace(make_row(), image=np.zeros((8, 16_300, 3), np.uint8), box=(0, 0, 500, 2))
+    assert attention_figure([row], title="t").axes[0].images[0].get_array().size > 0
+
+
+def test_a_soft_gate_is_not_said_to_smooth_some_positions() -> None:
+    assert describe_gate(np.array([[0.0, 1.0], [1.0, 1.0]])) == "75.0 % of 4 positions smoothed"
+    assert describe_gate(np.array([[0.25, 0.3], [0.35, 0.3]])) == "smoothed by 0.25 to 0.35, mean 0.3"
 
 
 def test_names_are_no_formulas() -> None:

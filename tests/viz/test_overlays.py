@@ -103,6 +103,19 @@ def test_error_overlay_tells_found_false_and_missed_apart():
     assert np.ptp(overlay[30:, 30:], axis=2).max() == 0
 
 
+def test_error_overlay_of_classes_colours_wrong_pixels_by_what_was_predicted():
+    image, truth = draw(labels=4)
+    prediction = truth.copy()
+    prediction[:8] = 3
+    truth[:4, :9] = 255
+    overlay = error_overlay(image, truth, prediction, alpha=1.0, num_classes=4)
+    ignored, wrong = truth == 255, (truth != prediction) & (truth != 255)
+    assert wrong.any()
+    assert (overlay[wrong] == palette(4)[3]).all()
+    np.testing.assert_array_equal(overlay[~wrong & ~ignored], image[~wrong & ~ignored])
+    assert np.ptp(overlay[ignored], axis=1).max() == 0
+
+
 def test_verdict_colours_differ_to_colour_blind_eyes():
     seen = lab_as_seen(np.array([TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE], np.uint8))
     for i, j in ((0, 1), (0, 2), (1, 2)):
@@ -185,11 +198,12 @@ def test_prediction_grid_of_classes_names_those_that_occur_and_the_ignored():
     truth = mask.copy()
     truth[:10] = 255
     classes = ["sky", "road", "car", "never"]
-    figure = prediction_grid([PredictionRow(image, truth, {"a": mask})], columns=["a"], classes=classes)
+    prediction = np.roll(mask, 9, axis=1)
+    figure = prediction_grid([PredictionRow(image, truth, {"a": prediction})], columns=["a"], classes=classes)
     assert legend_texts(figure) == ["sky", "road", "car", "ignored"]
+    assert "wrong pixels" in figure.legends[0].get_title().get_text()
     shown = figure.axes[2].images[0].get_array()
-    assert np.ptp(shown[:10].astype(int), axis=2).max() == 0
-    np.testing.assert_array_equal(shown[12:], mask_overlay(image, mask, num_classes=4)[12:])
+    np.testing.assert_array_equal(shown, error_overlay(image, truth, prediction, num_classes=4))
     rendered(figure)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from smooth_attention.app.session import ERRORS, Caption, Seen, Session, Settings, Subject, View, fit
+import numpy as np
+
+from smooth_attention.app.session import ERRORS, RECOMPUTED, Caption, Seen, Session, Settings, Subject, View, fit
 from smooth_attention.data.cache import resize_mask
-from smooth_attention.models.rows import Rule
+from smooth_attention.models.rows import Rule, describe_rule
 from smooth_attention.runs.evaluate import image_iou, show_iou
 from smooth_attention.viz.heatmaps import (
     ATTENTION,
@@ -15,11 +17,12 @@ from smooth_attention.viz.heatmaps import (
     ROUGHNESS,
     AttentionRow,
     colour_table,
+    describe_gate,
     gate_overlay,
     heat_overlay,
     mark_box,
 )
-from smooth_attention.viz.overlays import Picture, error_overlay, mask_overlay
+from smooth_attention.viz.overlays import IGNORED, Picture, colour_key, error_overlay, mask_overlay
 from smooth_attention.viz.surfaces import scatter_chart, surface_chart
 
 if TYPE_CHECKING:
@@ -31,13 +34,12 @@ THRESHOLDS = (0.1, 0.9)
 NO_ATTENTION = "no attention in this network"
 
 
-def draw_view(subject: Subject, seen: Seen, settings: Settings, limit: float, drawn: tuple[Picture, str]) -> View:
+def draw_view(subject: Subject, seen: Seen, settings: Settings, limit: float, drawn: tuple[Picture, Caption]) -> View:
     """Return the pictures of one network with its ``drawn`` mask; attention is coloured up to ``limit``."""
     rule, look = settings.make_rule(), seen.look
     ground = fit(subject.shown, PANEL_PX)
-    mask, mask_caption = drawn[0], Caption(drawn[1])
-    recomputed = "" if rule is None else ", recomputed with the same weights, not retrained"
-    heading = f"{seen.offer.name} · {look.describe(rule)}{recomputed if seen.head else ''} · {look.image_size} px"
+    mask, mask_caption = drawn
+    heading = f"{seen.offer.name} · {rule_of(seen, rule)} · {look.image_size} px"
     if seen.head is None or seen.row is None:
         return View(heading, (mask, *[None] * 4), (mask_caption, *[Caption(NO_ATTENTION)] * 4), "")
     head, row, covered, alpha = seen.head, seen.row, look.covered, settings.opacity
@@ -57,9 +59,7 @@ def draw_view(subject: Subject, seen: Seen, settings: Settings, limit: float, dr
         Caption(
             f"0 to 1; here {head.roughness.min():.2g} to {head.roughness.max():.2g}", css_colours(ROUGHNESS), ("0", "1")
         ),
-        Caption(
-            f"{100 * gate.mean():.1f} % of {gate.size} positions are smoothed", ("black", "white"), ("kept", "smoothed")
-        ),
+        Caption(describe_gate(gate), ("black", "white"), ("kept", "smoothed")),
     )
     box = scaled_box(seen, ground)
     return View(heading, tuple(mark_box(picture, box) for picture in pictures), captions, describe(seen))
@@ -74,20 +74,34 @@ def css_colours(name: str, steps: int = 16) -> tuple[str, ...]:
     )
 
 
-def draw_mask(subject: Subject, seen: Seen, settings: Settings) -> tuple[Picture, str]:
-    """Return the mask over the image, or what it gets wrong, and a line on it."""
+def rule_of(seen: Seen, rule: Rule | None) -> str:
+    """Say what the block that is looked at smooths, and whether it was trained to."""
+    if seen.head is None:
+        return "no attention"
+    told = describe_rule(seen.head.module, rule)
+    return told if rule is None else f"{told}, {RECOMPUTED}"
+
+
+def draw_mask(subject: Subject, seen: Seen, settings: Settings) -> tuple[Picture, Caption]:
+    """Return the mask over the image, or what it gets wrong, and what is known of it."""
     rule, look, truth = settings.make_rule(), seen.look, subject.truth_for(seen.offer)
     ground = fit(subject.shown, PANEL_PX)
     shape = (ground.shape[0], ground.shape[1])
     labels = look.labels(rule, shape)
     lines = []
-    if settings.shows == ERRORS and look.net.classes == 1 and truth is not None:
-        picture = error_overlay(ground, resize_mask(truth, shape), labels, alpha=settings.opacity)
-        lines.append("blue found, magenta false alarm, yellow missed")
+    alpha, num_classes = settings.opacity, look.net.classes
+    true = resize_mask(truth, shape) if settings.shows == ERRORS and truth is not None else None
+    if true is not None:
+        picture = error_overlay(ground, true, labels, alpha=alpha, num_classes=num_classes)
+        if num_classes > 1:
+            lines.append("wrong pixels, coloured by predicted class")
+        coloured = np.where(true == IGNORED, IGNORED, labels)[(labels != true) | (num_classes == 1)]
     else:
-        picture = mask_overlay(ground, labels, alpha=settings.opacity, num_classes=look.net.classes)
+        picture, coloured = mask_overlay(ground, labels, alpha=alpha, num_classes=num_classes), labels
         if settings.shows == ERRORS:
-            lines.append("errors are drawn of binary masks whose truth is known")
+            lines.append("no errors are drawn: the truth is not known")
+    named = colour_key([coloured], look.net.label_names, judged=true is not None)
+    key = tuple((name, "rgb({} {} {})".format(*colour)) for name, colour in named)
     if truth is not None:
         size = "" if look.image_size == look.net.preprocessing.image_size else f" but at {look.image_size} px"
         iou = show_iou(image_iou(look.labels(rule), truth, subject.class_names))
@@ -97,7 +111,7 @@ def draw_mask(subject: Subject, seen: Seen, settings: Settings) -> tuple[Picture
         square = (look.image_size, look.image_size)
         changed = float((look.labels(rule, square) != look.labels(None, square)).mean())
         lines.append(f"{100 * changed:.3f} % of the pixels differ from the mask as trained")
-    return picture, "; ".join(lines)
+    return picture, Caption("; ".join(lines), key=key)
 
 
 def describe(seen: Seen) -> str:
@@ -122,7 +136,7 @@ def attention_rows(session: Session, seen: Sequence[Seen], rule: Rule | None) ->
     return [
         AttentionRow(
             each.offer.name,
-            each.look.describe(rule),
+            describe_rule(each.head.module, rule),
             image,
             each.look.box_of(each.head, each.position),
             each.row.plain,
@@ -152,14 +166,14 @@ def turning_charts(subject: Subject, seen: Sequence[Seen], rule: Rule | None) ->
             continue
         covered += [each.look.covered] * 2
         rows[f"{each.offer.name}: before smoothing"] = each.row.plain
-        rows[f"{each.offer.name}: {each.look.describe(rule)}"] = each.row.used
+        rows[f"{each.offer.name}: {describe_rule(each.head.module, rule)}"] = each.row.used
         for threshold in THRESHOLDS:
             found = each.head.rows(each.head.spaced(MAX_ROWS), Rule(threshold))
             clouds[f"{each.offer.name}: threshold {threshold:g}"] = [row.used for row in found]
     if not rows:
         return []
-    cloud = f"attention of up to {MAX_ROWS} positions, recomputed with the same weights, not retrained"
+    row, cloud = f"attention of the position, {subject.name}", f"attention of up to {MAX_ROWS} positions, {RECOMPUTED}"
     return [
-        surface_chart(rows, subject.shape, title=f"attention of the position, {subject.name}", covered=covered),
+        surface_chart(rows, subject.shape, title=row if rule is None else f"{row}; {RECOMPUTED}", covered=covered),
         scatter_chart(clouds, subject.shape, title=cloud, covered=covered),
     ]

@@ -88,12 +88,14 @@ def open_offer(name: str, path: Path) -> Offer:
     if not (path / RECORD).is_file():
         return Offer(name, load_model(path), ("A model without a run: upload an image.",), {}, (), None)
     record = read_record(path)
+    try:
+        opened, gone = open_run(path, cache=default_cache()), ""
+    except DataError as error:
+        opened, gone = None, f"No sample images: {error}."
     config = record["config"]
     about = f"Network {config['network']}, arm {config['arm']}, trained on {record['data']['name']}."
-    try:
-        opened = open_run(path, cache=default_cache())
-    except DataError as error:
-        return Offer(name, load_model(path), (about, f"No sample images: {error}."), {}, (), None)
+    if opened is None:
+        return Offer(name, load_model(path), (about, gone), {}, (), None)
     iou = record["metrics"]["test"]["pooled"]["iou"]
     scored = "" if iou is None else f" Test IoU {iou:.3f} (pooled, protocol standard, one training)."
     figures = image_figures(record)

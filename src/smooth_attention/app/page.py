@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
+from hashlib import sha256
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -13,20 +13,23 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import gradio as gr
 
 from smooth_attention.core.errors import OptionError, SmoothAttentionError
+from smooth_attention.core.files import write_bytes
 
 if TYPE_CHECKING:
     from smooth_attention.app.session import Caption, Session, Settings, View
     from smooth_attention.app.viewer import Viewer
+    from smooth_attention.viz.overlays import Picture
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 TITLE = "Smooth attention: click into an image"
 PICTURES = ("mask", "attention before smoothing", "attention as used", "roughness", "gate")
-NOBODY = "nothing"
+NOBODY = ""  # no directory is called so
 SIZES_PX = (128, 224, 320, 448, 512, 768, 1024)
 TRAINED_SIZE = "as trained"
 RULE_NAMES = ("as trained", "threshold", "fraction", "no smoothing", "every position")  # those of the session
+TOAST: dict[str, Any] = {"duration": None, "title": "Not possible"}
 # one network at a time works for all people: two would only slow each other down, and networks are shared
 AT_A_TIME: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 1, "api_visibility": "private"}
 CSS = """
@@ -37,6 +40,8 @@ CSS = """
 .caption b { display: block; }
 .scale { display: flex; gap: 5px; align-items: center; }
 .scale i { flex: 1; height: 8px; border-radius: 2px; }
+.key span { display: inline-block; margin-right: 8px; }
+.key i { display: inline-block; width: 9px; height: 9px; margin-right: 4px; border: 1px solid #6b7280; }
 .heading { font-weight: 600; }
 .click-here img { cursor: crosshair; }
 footer { display: none !important; }
@@ -49,7 +54,9 @@ class Parts:
 
     Attributes:
         session: what this person looks at.
-        controls: in the order of :func:`read_settings`.
+        controls: in the order of :func:`read_settings`; their choices never change.
+        head: list of attention heads. What is chosen is kept in the session: Gradio refuses all that an event sends
+            where one control has a value that has just gone from its list.
         sample: list of sample images.
         notes: sentences on the networks.
         main: the image to click into.
@@ -61,6 +68,7 @@ class Parts:
 
     session: gr.State
     controls: list[Any]
+    head: gr.Dropdown
     sample: gr.Dropdown
     notes: gr.HTML
     main: gr.Image
@@ -83,37 +91,40 @@ def build_page(names: Sequence[str], ask: Callable[[], Viewer], folder: Path) ->
     Args:
         names: of the networks, in order.
         ask: waits for the viewer, which is made while the first page is served.
-        folder: where files to save are put.
+        folder: where pictures and files to save are put; that of Gradio, which copies from any other.
     """
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
         parts, save_view, save_mask, upload, tabs = lay_out(names)
         answers = Answers(ask, folder)
-        settings, drawn = parts.controls, parts.drawn()
-        first, second, head, *others = settings
-        turn = {"fn": answers.turn, "inputs": [parts.is_turning, parts.session, *settings], "outputs": parts.plots}
+        drawn, lists = parts.drawn(), [parts.sample, parts.head]
+        first, second, *others = parts.controls
+        turn = {"fn": answers.turn, "inputs": [parts.is_turning, parts.session], "outputs": parts.plots}
 
         def react(event: Callable[..., Any], answer: Callable[..., Any], *inputs: Any, **more: Any) -> None:
-            outputs = more.pop("outputs", drawn)
-            asked = event(answer, [*inputs, *settings], outputs, show_progress="minimal", **AT_A_TIME, **more)
+            sent, outputs = [*inputs, *parts.controls], [*drawn, *more.pop("lists", ())]
+            asked = event(answer, sent, outputs, show_progress="minimal", **AT_A_TIME, **more)
             asked.success(**turn, show_progress="hidden", **AT_A_TIME)
 
-        react(page.load, answers.start, outputs=[*drawn, parts.sample, head])
-        react(first.input, answers.change_first, parts.session, outputs=[*drawn, parts.sample, head])
-        react(parts.sample.input, answers.choose_sample, parts.sample)
-        react(upload.upload, answers.choose_upload, upload, outputs=[*drawn, parts.sample, head])
-        for control in (second, head, *others):
-            react(control.input, answers.redraw, parts.session, trigger_mode="always_last")
-        react(parts.main.select, answers.click_main, parts.session, trigger_mode="always_last")
+        session, latest = parts.session, {"trigger_mode": "always_last"}
+        react(page.load, answers.start, lists=lists)
+        react(first.input, answers.change_first, session, lists=lists)
+        react(parts.sample.input, answers.choose_sample, parts.sample, session)
+        react(upload.upload, answers.choose_upload, upload, session, lists=lists)
+        react(second.input, answers.change_second, session, lists=[parts.head], **latest)
+        react(parts.head.input, answers.change_head, parts.head, session, **latest)
+        for control in others:
+            react(control.input, answers.redraw, session, **latest)
+        react(parts.main.select, answers.click_main, session, **latest)
         for _, _, pictures, _ in parts.views:
             for picture in pictures:
-                react(picture.select, answers.click_picture, parts.session, trigger_mode="always_last")
+                react(picture.select, answers.click_picture, session, **latest)
         for tab, is_turning in tabs:
             tab.select(lambda is_turning=is_turning: is_turning, None, parts.is_turning, **AT_A_TIME).success(
                 **turn, show_progress="minimal", **AT_A_TIME
             )
         for (button, file), answer in ((save_view, answers.save_view), (save_mask, answers.save_mask)):
             # the browser fetches a file only by a click on its own button
-            button.click(answer, [parts.session, *settings], file, show_progress="minimal", **AT_A_TIME).success(
+            button.click(answer, session, file, show_progress="minimal", **AT_A_TIME).success(
                 None, None, None, js=f"() => document.querySelector('#{file.elem_id}').click()"
             )
     return page
@@ -128,8 +139,9 @@ def lay_out(names: Sequence[str]) -> tuple[Parts, Any, Any, gr.File, list[tuple[
         with gr.Column(scale=1, min_width=280, elem_classes="controls"):
             first = gr.Dropdown(list(names), value=names[0], label="network", elem_id="first")
             second = gr.Dropdown(
-                [NOBODY, *names], value=NOBODY, label="compared with", elem_id="second", visible=len(names) > 1
-            )
+                [("nothing", NOBODY), *zip(names, names, strict=True)], value=NOBODY, label="compared with",
+                elem_id="second", visible=len(names) > 1,
+            )  # fmt: skip
             sample = gr.Dropdown([], label="sample image", elem_id="sample")
             upload = gr.File(label="or an image of your own", height=150, elem_id="upload")
             rule = gr.Radio(
@@ -162,8 +174,8 @@ def lay_out(names: Sequence[str]) -> tuple[Parts, Any, Any, gr.File, list[tuple[
                     gr.Markdown("Drag to turn. Attention of the position before smoothing and as used; below it, "
                                 "of up to 64 evenly spaced positions at the thresholds 0.1 and 0.9.")  # fmt: skip
                     plots = [gr.Plot(show_label=False, elem_id=name) for name in ("surface", "scatter")]
-    controls = [first, second, head, size, rule, value, opacity, shows]
-    parts = Parts(session, controls, sample, notes, main, readout, views, plots, is_turning)
+    controls = [first, second, size, rule, value, opacity, shows]
+    parts = Parts(session, controls, head, sample, notes, main, readout, views, plots, is_turning)
     return parts, save_view, save_mask, upload, [(flat, False), (turning, True)]
 
 
@@ -202,8 +214,21 @@ def told(answer: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
             return answer(*args, **kwargs)
         except SmoothAttentionError as error:
             # not gr.Error: that would write "Error" over everything that the answer would have drawn
-            gr.Warning(escape(str(error)), duration=None, title="Not possible")
+            gr.Warning(escape(str(error)), **TOAST)
             return gr.skip()
+
+    return telling
+
+
+def told_and_stopped(answer: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Return an answer whose errors are sentences on the page; what would follow it does not."""
+
+    @wraps(answer)
+    def telling(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        try:
+            return answer(*args, **kwargs)
+        except SmoothAttentionError as error:
+            raise gr.Error(escape(str(error)), **TOAST, print_exception=False) from error
 
     return telling
 
@@ -220,15 +245,15 @@ class Answers:
     def start(self, *controls: Any) -> list[Any]:
         """Show the first network with the image in the middle of its samples."""
         try:
-            return self.show_network(None, read_settings(controls))
+            return self.show_network(None, read_settings(None, controls))
         except SmoothAttentionError as error:  # for the page to stay at "Loading" would be a lie
-            parts = [None, escape(str(error)), None, "", *show_view(None), *show_view(None)]
+            parts = [None, escape(str(error)), None, "", *self.show_view(None), *self.show_view(None)]
             return [*parts, gr.Dropdown([], visible=False), gr.Dropdown([], visible=False)]
 
     @told
     def change_first(self, session: Session | None, *controls: Any) -> list[Any]:
         """Show another network, from its first head, on the same image; where there is none yet, on a sample."""
-        return self.show_network(session, replace(read_settings(controls), head=0))
+        return self.show_network(session, replace(read_settings(session, controls), head=0))
 
     def show_network(self, session: Session | None, settings: Settings) -> list[Any]:
         """Return what is drawn, and the lists that depend on the network."""
@@ -238,26 +263,43 @@ class Answers:
         samples = [(name if iou is None else f"{name}, IoU {iou:.3f}", name) for name, iou in offer.samples.items()]
         subject = None if session is None else session.subject
         chosen = subject.name if subject and subject.is_test_of(offer) and subject.name in offer.samples else None
-        heads = [] if session is None else viewer.heads(session, settings)
-        head = min(settings.head, len(heads) - 1) if heads else None
         return [
             *self.draw(session, settings),
             gr.Dropdown(samples, value=chosen, visible=bool(samples)),
-            gr.Dropdown([(name, place) for place, name in enumerate(heads)], value=head, visible=len(heads) > 1),
+            self.list_heads(session, settings),
         ]
 
-    @told
-    def choose_sample(self, name: str, *controls: Any) -> list[Any]:
-        settings = read_settings(controls)
-        return self.draw(self.ask().choose_sample(settings.first, name), settings)
+    def list_heads(self, session: Session | None, settings: Settings) -> gr.Dropdown:
+        heads = [] if session is None else self.ask().heads(session, settings)
+        head = min(settings.head, len(heads) - 1) if heads else None
+        return gr.Dropdown([(name, place) for place, name in enumerate(heads)], value=head, visible=len(heads) > 1)
 
     @told
-    def choose_upload(self, path: str, *controls: Any) -> list[Any]:
-        return self.show_network(self.ask().choose_upload(Path(path)), read_settings(controls))
+    def change_second(self, session: Session | None, *controls: Any) -> list[Any]:
+        """Show another network beside the first."""
+        known, settings = self.known(session), read_settings(session, controls)
+        return [*self.draw(known, settings), self.list_heads(known, settings)]
+
+    @told
+    def change_head(self, head: int, session: Session | None, *controls: Any) -> list[Any]:
+        known, settings = self.known(session), read_settings(session, controls)
+        return self.draw(known, replace(settings, head=head))
+
+    @told
+    def choose_sample(self, name: str, session: Session | None, *controls: Any) -> list[Any]:
+        settings = read_settings(session, controls)
+        chosen = self.ask().choose_sample(settings.first, name)
+        # a choice by mouse arrives twice: the second must not undo what was done since the first
+        again = session is not None and (session.subject.name, session.subject.data) == (name, chosen.subject.data)
+        return self.draw(session if again else chosen, settings)
+
+    @told
+    def choose_upload(self, path: str, session: Session | None, *controls: Any) -> list[Any]:
+        return self.show_network(self.ask().choose_upload(Path(path)), read_settings(session, controls))
 
     @told
     def redraw(self, session: Session | None, *controls: Any) -> list[Any]:
-        return self.draw(self.known(session), read_settings(controls))
+        return self.draw(self.known(session), read_settings(session, controls))
 
     def known(self, session: Session | None) -> Session:
         """Return the session where there is one: a page that was idle for an hour has lost it."""
@@ -270,14 +312,32 @@ class Answers:
         from smooth_attention.app.session import SHOWN_PX
 
         clicked = self.ask().click(self.known(session), event.index[0], event.index[1], SHOWN_PX)
-        return self.draw(clicked, read_settings(controls))
+        return self.draw(clicked, read_settings(session, controls))
 
     @told
     def click_picture(self, event: gr.SelectData, session: Any, *controls: Any) -> list[Any]:
         from smooth_attention.app.drawing import PANEL_PX
 
         clicked = self.ask().click(self.known(session), event.index[0], event.index[1], PANEL_PX)
-        return self.draw(clicked, read_settings(controls))
+        return self.draw(clicked, read_settings(session, controls))
+
+    def picture_file(self, pixels: Picture | None) -> str | None:
+        """Return the file of a picture.
+
+        Of an array Gradio would write a file in place, where a browser may be fetching the same picture.
+        """
+        from smooth_attention.runs.pictures import encode_jpeg
+
+        return None if pixels is None else self.keep("picture.jpeg", encode_jpeg(pixels))
+
+    def keep(self, name: str, content: bytes) -> str:
+        """Return a file of that name and content, written once."""
+        path = self.folder / sha256(content).hexdigest() / name
+        if path.exists():
+            path.touch()  # Gradio removes what has not been touched for a day
+        else:
+            write_bytes(path, content)
+        return str(path)
 
     def draw(self, session: Session | None, settings: Settings) -> list[Any]:
         """Return a value for each part of :meth:`Parts.drawn`."""
@@ -286,46 +346,50 @@ class Answers:
             f"<p><b>{escape(name)}</b>: {escape(' '.join(viewer.open(name).notes))}</p>" for name in settings.networks()
         )
         if session is None:
-            return [None, notes, None, "", *show_view(None), *show_view(None)]
+            return [None, notes, None, "", *self.show_view(None), *self.show_view(None)]
         seen, views = viewer.draw(session, settings)
         read = [(each.offer.name, view.readout) for each, view in zip(seen, views, strict=True) if view.readout]
         readout = "".join(f"<p><b>{escape(name)}</b>: {escape(sentences)}</p>" for name, sentences in read)
         title = f"<p><b>image {escape(session.subject.name)}</b></p>"
-        shown = [show_view(view) for view in [*views, None][:2]]
-        return [session, notes, viewer.main_picture(session, seen), title + readout, *shown[0], *shown[1]]
+        shown = [self.show_view(view) for view in [*views, None][:2]]
+        main = self.picture_file(viewer.main_picture(session, seen))
+        return [replace(session, settings=settings), notes, main, title + readout, *shown[0], *shown[1]]
+
+    def show_view(self, view: View | None) -> list[Any]:
+        """Return frame, heading, pictures and captions of a network; None hides them."""
+        if view is None:
+            return [gr.Column(visible=False), "", *[None] * len(PICTURES), *[""] * len(PICTURES)]
+        pictures = [self.picture_file(picture) for picture in view.pictures]
+        captions = [show_caption(name, caption) for name, caption in zip(PICTURES, view.captions, strict=True)]
+        return [gr.Column(visible=True), escape(view.heading), *pictures, *captions]
 
     @told
-    def turn(self, is_turning: bool, session: Session | None, *controls: Any) -> list[Any]:
+    def turn(self, is_turning: bool, session: Session | None) -> list[Any]:
         """Draw in three dimensions where that tab is open."""
         if not is_turning or session is None:
             return [gr.skip(), gr.skip()]
-        return self.ask().turn(session, read_settings(controls)) or [None, None]
+        return self.ask().turn(session, session.drawn) or [None, None]
 
-    @told
-    def save_view(self, session: Session | None, *controls: Any) -> str:
-        return self.save("view.png", session, lambda viewer, known: viewer.view_file(known, read_settings(controls)))
+    @told_and_stopped
+    def save_view(self, session: Session | None) -> str:
+        known = self.known(session)
+        return self.keep("view.png", self.ask().view_file(known, known.drawn))
 
-    @told
-    def save_mask(self, session: Session | None, *controls: Any) -> str:
-        return self.save("mask.png", session, lambda viewer, known: viewer.mask_file(known, read_settings(controls)))
-
-    def save(self, name: str, session: Session | None, make: Callable[[Viewer, Session], bytes]) -> str:
-        content = make(self.ask(), self.known(session))
-        path = self.folder / secrets.token_hex(16) / name
-        path.parent.mkdir()
-        path.write_bytes(content)
-        return str(path)
+    @told_and_stopped
+    def save_mask(self, session: Session | None) -> str:
+        known = self.known(session)
+        return self.keep("mask.png", self.ask().mask_file(known, known.drawn))
 
 
-def read_settings(controls: Sequence[Any]) -> Settings:
-    """Return what the controls say, in the order of ``Parts.controls``."""
+def read_settings(session: Session | None, controls: Sequence[Any]) -> Settings:
+    """Return what the controls say, in the order of ``Parts.controls``, and the head of the session."""
     from smooth_attention.app.session import Settings
 
-    first, second, head, size, rule, value, opacity, shows = controls
+    first, second, size, rule, value, opacity, shows = controls
     return Settings(
         first,
         None if second == NOBODY else second,
-        head or 0,
+        0 if session is None else session.drawn.head,
         None if size == TRAINED_SIZE else int(size.removesuffix(" px")),
         rule,
         value,
@@ -334,16 +398,8 @@ def read_settings(controls: Sequence[Any]) -> Settings:
     )
 
 
-def show_view(view: View | None) -> list[Any]:
-    """Return frame, heading, pictures and captions of a network; None hides them."""
-    if view is None:
-        return [gr.Column(visible=False), "", *[None] * len(PICTURES), *[""] * len(PICTURES)]
-    captions = [show_caption(name, caption) for name, caption in zip(PICTURES, view.captions, strict=True)]
-    return [gr.Column(visible=True), escape(view.heading), *view.pictures, *captions]
-
-
 def show_caption(name: str, caption: Caption) -> str:
-    """Return a caption as HTML: the name, the colours with what the first and the last stand for, a sentence."""
+    """Return a caption as HTML: the name, the colours with what they stand for, a sentence."""
     bar = ""
     if caption.colours:
         low, high = caption.ends
@@ -351,4 +407,6 @@ def show_caption(name: str, caption: Caption) -> str:
             f'<span class="scale">{escape(low)}<i style="background: linear-gradient(to right, '
             f'{", ".join(caption.colours)})"></i>{escape(high)}</span>'
         )
-    return f"<b>{escape(name)}</b>{bar}{escape(caption.text)}"
+    patches = (f'<span><i style="background: {colour}"></i>{escape(what)}</span>' for what, colour in caption.key)
+    key = f'<div class="key">{"".join(patches)}</div>' if caption.key else ""
+    return f"<b>{escape(name)}</b>{bar}{key}{escape(caption.text)}"

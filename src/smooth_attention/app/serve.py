@@ -30,13 +30,14 @@ def serve(paths: Sequence[Path], *, host: str, port: int | None, announce: Calla
 
     Args:
         paths: runs and model directories; none: an untrained network.
-        host: address to bind to.
+        host: address to bind to, an IPv6 one with or without brackets.
         port: to listen at; None: the first free one from 7860 on.
         announce: gets the page's address as soon as it is served.
 
     Raises:
         ConfigError: where a path is no run and no model, Gradio is not installed, or the port is taken.
     """
+    host = host.strip("[]")
     check_paths(paths)
     check_address(host, port)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio would call home when it is imported
@@ -50,10 +51,10 @@ def serve(paths: Sequence[Path], *, host: str, port: int | None, announce: Calla
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl-C, with its files removed
     with tempfile.TemporaryDirectory(prefix="smooth-attention-") as folder:
         # uploads and pictures of this page alone, gone with it; Gradio's own folder is shared by all its pages
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "pictures")
+        os.environ["GRADIO_TEMP_DIR"] = folder
         page = build_page(names_of(paths), viewer.result, Path(folder))
         _, address, _ = page.launch(
-            server_name=host,
+            server_name=f"[{host}]" if ":" in host else host,
             server_port=port,
             prevent_thread_lock=True,
             quiet=True,

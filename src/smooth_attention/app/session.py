@@ -23,6 +23,7 @@ RULES: dict[str, Callable[[float], Rule | None]] = {
     "every position": lambda value: Rule(threshold=-1.0),
 }
 TRAINED, MASK, ERRORS = "as trained", "mask", "errors"
+RECOMPUTED = "recomputed with the same weights, not retrained"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +103,21 @@ class Session:
         subject: the image.
         point: (x, y) of the position, in pixels of the image.
         looks: what networks made of it, by name and image size.
+        settings: of what the page shows; None: nothing yet.
         masks: pictures of masks with their captions, by network and settings; they do not depend on the position.
     """
 
     subject: Subject
     point: tuple[float, float]
+    settings: Settings | None = None
     looks: dict[tuple[str, int | None], Look] = field(default_factory=dict)
-    masks: dict[tuple[str, Settings], tuple[Picture, str]] = field(default_factory=dict)
+    masks: dict[tuple[str, Settings], tuple[Picture, Caption]] = field(default_factory=dict)
+
+    @property
+    def drawn(self) -> Settings:
+        """Settings of what the page shows."""
+        assert self.settings is not None
+        return self.settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +128,13 @@ class Caption:
         text: what it shows, with its range.
         colours: of its scale as CSS colours with their places; empty: it has no scale.
         ends: what the first and the last colour stand for.
+        key: names of what is drawn in one colour, with that colour as CSS.
     """
 
     text: str
     colours: tuple[str, ...] = ()
     ends: tuple[str, str] = ("", "")
+    key: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from smooth_attention.app.drawing import attention_rows, draw_mask, draw_view, scaled_box, turning_charts
 from smooth_attention.app.networks import Catalogue
-from smooth_attention.app.session import Seen, Session, Settings, View, at_middle, make_subject
+from smooth_attention.app.session import RECOMPUTED, Seen, Session, Settings, View, at_middle, make_subject
 from smooth_attention.app.uploads import read_upload
 from smooth_attention.core.errors import OptionError
 from smooth_attention.runs.look import Look
@@ -93,8 +93,8 @@ class Viewer:
         ]
 
     def heads(self, session: Session, settings: Settings) -> list[str]:
-        """Return the names of the attention heads of the first network."""
-        return [head.name for head in self.see(session, settings)[0].look.heads]
+        """Return the names of the attention heads, of two networks those of the one that has more."""
+        return max(([head.name for head in each.look.heads] for each in self.see(session, settings)), key=len)
 
     def turn(self, session: Session, settings: Settings) -> list[go.Figure]:
         """Return the row of the position, and rows of many at two thresholds, to be turned; empty without attention."""
@@ -110,7 +110,9 @@ class Viewer:
         if not rows:
             raise OptionError(f"{settings.first} has no attention to save a view of; save its mask")
         x, y = (round(at) for at in session.point)
-        return encode_figure(attention_figure(rows, title=f"{session.subject.name}: attention of position {x}, {y} px"))
+        told = "" if settings.make_rule() is None else f"; {RECOMPUTED}"
+        title = f"{session.subject.name}: attention of position {x}, {y} px{told}"
+        return encode_figure(attention_figure(rows, title=title))
 
     def mask_file(self, session: Session, settings: Settings) -> bytes:
         """Return the mask of the first network as PNG at the image's own size: 0/255, or a palette of classes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Container, Iterable
@@ -147,24 +148,29 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         DataError: where the file is missing, truncated, no image or of more than 8 bits a channel, naming it.
     """
-    image = ImageOps.exif_transpose(open_image(path))
+    image = open_image(path)
     if image.mode.startswith(("I", "F")):  # converting these clips all above 255
         raise DataError(f"{path} has more than 8 bits a channel (mode {image.mode}); scale it to 0-255 and save again")
     return np.asarray(image.convert("RGB"))
 
 
 def open_image(path: Path) -> Image.Image:
+    """Return an image, its EXIF orientation applied.
+
+    Raises:
+        DataError: where the file is missing, truncated, damaged, too large or no image, naming it.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 image.load()
-                return image
+                return ImageOps.exif_transpose(image)
     except FileNotFoundError as error:
         raise DataError(f"no such file: {path}") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{path} is no image that can be read; replace or remove it") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, TypeError, ValueError, struct.error) as error:  # the last three: damaged EXIF
         raise DataError(f"{path} is broken ({error}); replace or remove it") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is too large to open safely ({error}); make it smaller") from error
@@ -176,7 +182,7 @@ def single_channel(path: Path) -> np.ndarray:
     Raises:
         DataError: where the file is broken or its colours differ, naming it.
     """
-    image = ImageOps.exif_transpose(open_image(path))
+    image = open_image(path)
     values = np.asarray(image)
     if image.mode in ("LA", "PA", "RGB", "RGBA"):
         colours = values[..., : len(image.mode.removesuffix("A"))]

@@ -142,6 +142,19 @@ def label_map(logits: Tensor) -> np.ndarray:
     return labels
 
 
+def resized_labels(logits: Tensor, size: Sequence[int]) -> np.ndarray:
+    """Return ``label_map(resize_logits(logits, size))``, one class after the other: memory does not grow with them."""
+    if len(logits) == 1:
+        return label_map(resize_logits(logits, size))
+    labels = np.zeros(tuple(size), np.uint8)
+    highest = resize_logits(logits[:1], size)[0]
+    for label in range(1, len(logits)):
+        values = resize_logits(logits[label : label + 1], size)[0]
+        labels[(values > highest).numpy()] = label
+        highest = torch.maximum(highest, values)
+    return labels
+
+
 def image_iou(labels: np.ndarray, truth: np.ndarray, class_names: Sequence[str] | None) -> float:
     """Return the IoU of one image, protocol ``standard``: of the foreground, or the mean over classes that occur."""
     counts = count_pixels(labels, truth, num_classes=2 if class_names is None else len(class_names))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from smooth_attention.core.errors import OptionError
 from smooth_attention.core.files import write_bytes
 from smooth_attention.data.cache import resize_mask
 from smooth_attention.data.sources import Pair
@@ -59,9 +60,12 @@ def write_figures(
 
     Raises:
         ConfigError: where there is no finished run, or two do not share data and test images.
-        OptionError: on other than one or two runs, an image that is no test image, or a point outside it.
+        OptionError: on other than one or two runs, an image that is no test image, a point outside it, thresholds that
+            are none or the same, or an ``output`` that is or lies in a file.
         DataError: where data or model is gone.
     """
+    if blocking := [path for path in (output, *output.parents) if path.exists() and not path.is_dir()]:
+        raise OptionError(f"figures can't be written to {output}: {blocking[0]} is no directory; name another place")
     scene = open_scene(runs, cache=cache, stem=stem, point=point, thresholds=thresholds)
     for name, make in figure_makers(scene).items():
         for kind, data in (turning_page if name in TURNING else print_figure)(make()).items():
@@ -215,7 +219,7 @@ def draw_distribution(scene: Scene) -> Figure:
         curves.append(Curve(name, styles[name], places, share_up_to(np.concatenate(rows), places)))
     return curve_figure(
         curves,
-        title=f"attention values, {len(scene.subjects[0].looks)} test images",
+        title=f"attention values, {over_images(scene)}",
         x_title=f"attention (rows of at most {MAX_ROWS} positions per image)",
         y_title="share of values at most that",
         x_scale="log",
@@ -233,10 +237,16 @@ def draw_thresholds(scene: Scene) -> Figure:
         curves.append(Curve(subject.name, styles[subject.name], places, smoothed_frac))
     return curve_figure(
         curves,
-        title=f"what a threshold smooths, {len(scene.subjects[0].looks)} test images",
+        title=f"what a threshold smooths, {over_images(scene)}",
         x_title="threshold (same weights, not retrained)",
         y_title="share of positions smoothed",
     )
+
+
+def over_images(scene: Scene) -> str:
+    """Say what a figure over all chosen images is about; of several heads and blocks it is the last."""
+    names = dict.fromkeys(subject.head(scene.stem).name for subject in scene.watching)
+    return f"{len(scene.pairs)} test images; {' and '.join(names)}"
 
 
 def share_up_to(values: np.ndarray, places: Sequence[float]) -> list[float]:

@@ -9,6 +9,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
@@ -22,7 +23,7 @@ from smooth_attention.models.blocks import SmoothAttention, evaluation_mode
 from smooth_attention.models.diagnostics import captured_inputs
 from smooth_attention.models.network import Network
 from smooth_attention.models.rows import Rule, block_rule, describe_rule, used_gate, used_rows
-from smooth_attention.runs.evaluate import label_map, resize_logits
+from smooth_attention.runs.evaluate import resized_labels
 from smooth_attention.runs.picks import evenly
 
 MAX_KEPT_RULES = 3  # masks
@@ -60,7 +61,7 @@ class Met:
         if rule not in self._gates:
             if len(self._gates) >= MAX_KEPT_GATES:
                 self._gates.pop(next(iter(self._gates)))
-            with torch.inference_mode():
+            with torch.inference_mode(), evaluation_mode(self.module):
                 self._gates[rule] = self.as_maps(used_gate(self.module, self.query, self.key, self.grid, rule).float())
         return self._gates[rule]
 
@@ -215,20 +216,30 @@ class Look:
     @property
     def covered(self) -> float:
         """How much of the padded side that the network sees is image; the rest lies at the right and the bottom."""
+        return self.image_size / self._padded_side
+
+    @property
+    def _padded_side(self) -> int:
         stride = self.net.stride
-        return self.image_size / max(math.ceil(self.image_size / stride) * stride, self.net.min_side)
+        return max(math.ceil(self.image_size / stride) * stride, self.net.min_side)
+
+    def inside(self, head: Head) -> tuple[int, int]:
+        """Return how many rows and columns of the grid have a part of the image; the rest is padding."""
+        rows, columns = (math.ceil(Fraction(side * self.image_size, self._padded_side)) for side in head.grid)
+        return rows, columns
 
     def position_at(self, head: Head, x_px: float, y_px: float) -> int:
         """Return the flat position of a point of the image; points outside count as the nearest inside."""
-        height, width = self.shape
-        row = min(max(y_px / height, 0.0), math.nextafter(1.0, 0.0)) * self.covered * head.grid[0]
-        column = min(max(x_px / width, 0.0), math.nextafter(1.0, 0.0)) * self.covered * head.grid[1]
-        return int(row) * head.grid[1] + int(column)
+        row, column = (
+            min(int(max(point, 0.0) / side * self.covered * cells), last - 1)
+            for point, side, cells, last in zip((y_px, x_px), self.shape, head.grid, self.inside(head), strict=True)
+        )
+        return row * head.grid[1] + column
 
     def roughest(self, head: Head, rule: Rule | None = None) -> int:
         """Return the flat position of the largest roughness within the image, of the smoothed ones if there are any."""
         inside = np.zeros(head.grid, bool)
-        inside[tuple(slice(math.ceil(self.covered * side)) for side in head.grid)] = True
+        inside[tuple(map(slice, self.inside(head)))] = True
         smoothed = inside & (head.gate(rule) > 0)
         return int(np.where(smoothed if smoothed.any() else inside, head.roughness, -1.0).argmax())
 
@@ -249,7 +260,7 @@ class Look:
             with block_rule(self.net, rule):
                 self._keep(rule, self._run())
         self._logits.move_to_end(rule)
-        return label_map(resize_logits(self._logits[rule], self.shape if shape is None else shape))
+        return resized_labels(self._logits[rule], self.shape if shape is None else shape)
 
     def describe(self, rule: Rule | None = None) -> str:
         """Say in a few words what ``rule`` smooths; of a network with several attention blocks, the last one."""

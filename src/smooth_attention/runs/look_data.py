@@ -8,7 +8,6 @@ Shape suffixes: ``P`` positions that are kept, ``K`` keys, pooled where there ar
 from __future__ import annotations
 
 import base64
-import io
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from smooth_attention.data.sources import Pair
 from smooth_attention.models.rows import Rule
 from smooth_attention.runs.evaluate import image_iou
 from smooth_attention.runs.look import Head, Look
-from smooth_attention.runs.pictures import shrink
+from smooth_attention.runs.pictures import encode_jpeg, shrink
 
 # of an image before anything is deflated, all heads together: twelve images make less than 8 MB
 ROW_BYTES, MAP_BYTES, PICTURE_BYTES = 240_000, 100_000, 80_000
@@ -179,7 +178,7 @@ def sample_data(
         "width": width,
         "height": height,
         "picture": shape[::-1],
-        "image": encode_jpeg(picture),
+        "image": pack_picture(np.asarray(picture)),
         "truth": pack(resize_mask(pair.mask, shape)),
         **mask_data(look, pair.mask, stops, class_names, iou),
         "views": [view_data(look, look.heads[view.index], view, stops) for view in views],
@@ -266,14 +265,13 @@ def pack(values: np.ndarray) -> str:
     return base64.b64encode(zlib.compress(values.astype(kind, casting="equiv").tobytes(), 9)).decode()
 
 
-def encode_jpeg(picture: Image.Image) -> str:
+def pack_picture(pixels: np.ndarray) -> str:
     """Return a JPEG as base64, of lower quality where it would be large otherwise."""
     for quality in JPEG_QUALITIES:
-        buffer = io.BytesIO()
-        picture.save(buffer, format="JPEG", quality=quality)
-        if buffer.tell() <= PICTURE_BYTES:
+        content = encode_jpeg(pixels, quality=quality)
+        if len(content) <= PICTURE_BYTES:
             break
-    return base64.b64encode(buffer.getvalue()).decode()
+    return base64.b64encode(content).decode()
 
 
 def finite(score: float | None) -> float | None:

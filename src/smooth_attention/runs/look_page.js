@@ -152,11 +152,11 @@
     if (state.shows === "mask") return {labels: mask, key: names, ignored: () => false};
     if (state.shows === "truth") return {labels: truth, key: names, ignored};
     const {found, alarm, missed} = page.errors;
-    const key = binary
-      ? [[3, found, "found"], [2, alarm, "false alarm"], [1, missed, "missed"]]
-      : [[1, alarm, "wrong class"]];
-    const judge = binary ? pixel => (truth[pixel] === 1 ? 1 : 0) + 2 * mask[pixel] : pixel => Number(mask[pixel] !== truth[pixel]);
-    return {labels: mask.map((_, pixel) => (ignored(pixel) ? 0 : judge(pixel))), key, ignored};
+    const verdicts = [[3, found, "found"], [2, alarm, "false alarm"], [1, missed, "missed"]];
+    const judge = binary
+      ? pixel => (ignored(pixel) ? 0 : Number(truth[pixel] === 1) + 2 * mask[pixel])
+      : pixel => (ignored(pixel) || mask[pixel] === truth[pixel] ? IGNORED : mask[pixel]);
+    return {labels: mask.map((_, pixel) => judge(pixel)), key: binary ? verdicts : names, ignored};
   };
 
   let drawn = "";  // what the mask's canvas holds
@@ -180,11 +180,11 @@
     paint(document.querySelector(".fill"), width, height, colour);
     paint(document.querySelector(".edge"), width, height, pixel => (colours.has(labels[pixel]) && isEdge(pixel) ? colour(pixel) : 0));
     const seen = new Set(labels);
-    const entries = key.filter(([label]) => page.classes === null || state.shows === "errors" || seen.has(label));
+    const entries = key.filter(([label]) => page.classes === null || seen.has(label));
     const hasIgnored = arrays.truth.includes(IGNORED) && ["truth", "errors"].includes(state.shows);
-    $("key").replaceChildren(...[...entries, ...(hasIgnored ? [[IGNORED, STRIPES[1], "ignored"]] : [])].map(([, fill, name]) => {
+    $("key").replaceChildren(...[...entries, ...(hasIgnored ? [[IGNORED, STRIPES[1], "ignored"]] : [])].map(([label, fill, name]) => {
       const entry = document.createElement("span"), patch = document.createElement("i");
-      patch.style.background = name === "ignored" ? `repeating-linear-gradient(45deg, ${STRIPES[0]} 0 2px, ${STRIPES[1]} 2px 4px)` : fill;
+      patch.style.background = label === IGNORED ? `repeating-linear-gradient(45deg, ${STRIPES[0]} 0 2px, ${STRIPES[1]} 2px 4px)` : fill;
       entry.append(patch, name);
       return entry;
     }));
@@ -204,7 +204,7 @@
     const parts = [`Image: pixels, x y of ${sample.width} x ${sample.height}${shrunk}.`];
     if (state.shows === "truth") parts.push(" Truth.");
     if (["mask", "errors"].includes(state.shows)) {
-      parts.push(state.shows === "mask" ? " Mask " : " Errors of the mask ");
+      parts.push(state.shows === "mask" ? " Mask " : page.classes === null ? " Errors of the mask " : " Wrong pixels, coloured by predicted class, of the mask ");
       if (stopNow().is_trained) {
         parts.push(`as trained${page.views.length ? `, ${stopNow().rule}` : ""}.`);
       } else {

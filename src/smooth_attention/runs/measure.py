@@ -19,7 +19,7 @@ from smooth_attention.metrics.shape import autocorrelation, count_components, pe
 from smooth_attention.models.blocks import SmoothAttention
 from smooth_attention.models.diagnostics import captured_inputs
 from smooth_attention.models.network import Network
-from smooth_attention.runs.evaluate import MAX_PREDICTIONS, label_map, open_run, predict_pairs, resize_logits
+from smooth_attention.runs.evaluate import MAX_PREDICTIONS, open_run, predict_pairs, resized_labels
 from smooth_attention.runs.picks import evenly
 from smooth_attention.runs.robustness import measure_robustness, score, spaced_rows
 
@@ -79,7 +79,7 @@ def score_iou(net: Network, source: Source, stems: Sequence[str], pairs: CachedP
     counts = []
     for stem, (logits,) in predict_pairs(net, stems, pairs, ["on"]):
         truth = source.load(stem).mask
-        counts.append(count_pixels(label_map(resize_logits(logits, truth.shape)), truth, num_classes=source.num_labels))
+        counts.append(count_pixels(resized_labels(logits, truth.shape), truth, num_classes=source.num_labels))
     found = score(np.stack(counts), source)
     return {
         "pooled": {"iou": found["iou"]},

@@ -30,6 +30,13 @@ def encode_image(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def encode_jpeg(pixels: np.ndarray, *, quality: int = 85) -> bytes:
+    """Return the JPEG bytes of uint8 RGB (H, W, 3)."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="JPEG", quality=quality)
+    return buffer.getvalue()
+
+
 def encode_figure(figure: Figure, *, dpi: int = 120) -> bytes:
     """Return the PNG bytes of a matplotlib figure."""
     buffer = io.BytesIO()

@@ -21,7 +21,7 @@ from smooth_attention.models.blocks import Mode, SmoothAttention, block_mode
 from smooth_attention.models.diagnostics import MAX_ROWS, captured_inputs
 from smooth_attention.models.network import Network
 from smooth_attention.models.rows import used_gate, used_rows
-from smooth_attention.runs.evaluate import BATCH, label_map, open_run, resize_logits
+from smooth_attention.runs.evaluate import BATCH, open_run, resized_labels
 from smooth_attention.runs.picks import evenly
 
 Grid = TypeVar("Grid", np.ndarray, Tensor)
@@ -145,7 +145,7 @@ def look(net: Network, images: Sequence[np.ndarray]) -> tuple[Tensor, dict[Smoot
 
 
 def native_masks(logits: Tensor, truths: Sequence[np.ndarray]) -> list[np.ndarray]:
-    return [label_map(resize_logits(each, truth.shape)) for each, truth in zip(logits, truths, strict=True)]
+    return [resized_labels(each, truth.shape) for each, truth in zip(logits, truths, strict=True)]
 
 
 def count_masks(masks: Sequence[np.ndarray], truths: Sequence[np.ndarray], source: Source) -> list[np.ndarray]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from smooth_attention.core.errors import ConfigError, OptionError
 from smooth_attention.core.names import short_names
 from smooth_attention.data.sources import Pair
+from smooth_attention.models.rows import Rule
 from smooth_attention.runs.evaluate import OpenedRun, open_run
 from smooth_attention.runs.look import Head, Look
 from smooth_attention.runs.picks import image_figures, spread_stems
@@ -97,8 +98,9 @@ def open_scene(
     """Open the runs, choose images and look at them; arguments and errors as in :func:`write_figures`."""
     if not 1 <= len(runs) <= 2:
         raise OptionError(f"figures are of one run, or of two side by side, got {len(runs)}")
-    if thresholds[0] == thresholds[1]:
-        raise OptionError(f"the scatter compares two thresholds, got {thresholds[0]:g} twice; give two")
+    low, high = (Rule(threshold).describe() for threshold in thresholds)
+    if low == high:
+        raise OptionError(f"the scatter compares two thresholds, got twice {low}; give two that differ")
     if len({run.resolve() for run in runs}) != len(runs):
         raise OptionError(f"{runs[0]} can't be compared with itself; name another run, or it alone")
     opened = [open_run(run, cache=cache) for run in runs]

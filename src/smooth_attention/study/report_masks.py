@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from smooth_attention.runs.pictures import encode_jpeg
 from smooth_attention.study.collect import Result, Study
 from smooth_attention.study.contrasts import images_of
 from smooth_attention.study.samples import (
     Choice,
     choose_samples,
-    encode_jpeg,
     image_path,
     prediction_path,
     shrink_labels,

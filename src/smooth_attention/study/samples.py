@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +12,13 @@ from smooth_attention.core.errors import ConfigError
 from smooth_attention.core.files import replace_directory, write_bytes
 from smooth_attention.runs.config import make_config
 from smooth_attention.runs.inputs import open_checked_source
-from smooth_attention.runs.pictures import encode_mask
+from smooth_attention.runs.pictures import encode_jpeg, encode_mask
 from smooth_attention.study.collect import Result, Study
 from smooth_attention.study.contrasts import Paired, pair_arms
 
 SAMPLES = "samples"
 PER_DATASET = 6
 SIDE_PX = 192
-JPEG_QUALITY = 85
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +147,3 @@ def shrink_image(image: np.ndarray) -> np.ndarray:
 def shrink_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return labels (H, W) at another size by nearest neighbour."""
     return np.asarray(Image.fromarray(labels).resize((size[1], size[0]), Image.Resampling.NEAREST))
-
-
-def encode_jpeg(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()

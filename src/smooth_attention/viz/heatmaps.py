@@ -94,6 +94,13 @@ def gate_overlay(image: Picture, gate: Map, *, covered: float = 1.0, alpha: floa
     return heat_overlay(image, gate, limit=1.0, covered=covered, alpha=alpha, colours=GATE, power=1.0)
 
 
+def describe_gate(gate: Map) -> str:
+    """Say how many positions a gate smooths, of a soft one by how much."""
+    if np.isin(gate, (0, 1)).all():
+        return f"{100 * gate.mean():.1f} % of {gate.size} positions smoothed"
+    return f"smoothed by {gate.min():.2g} to {gate.max():.2g}, mean {gate.mean():.2g}"
+
+
 def mark_box(picture: Picture, box: Box) -> Picture:
     """Return a copy of a picture with the outline of a box, bright within a dark one so that it shows on any ground."""
     marked = picture.copy()
@@ -183,8 +190,8 @@ def attention_figure(rows: Sequence[AttentionRow], *, title: str) -> Figure:
 
 def pictures_of(row: AttentionRow, limit: float) -> list[tuple[str, Picture]]:
     """Return what is drawn of a position, each with what it is called."""
-    step = -(-max(row.image.shape) // PRINT_PX)
-    image = row.image[step // 2 :: step, step // 2 :: step]  # enough for print, whatever came from a camera
+    step = -(-max(row.image.shape) // PRINT_PX)  # enough for print, whatever came from a camera
+    image = row.image[*(slice(min(step, side) // 2, None, step) for side in row.image.shape[:2])]
     plain, used = (heat_overlay(image, m, limit=limit, covered=row.covered) for m in (row.plain, row.used))
     roughness = heat_overlay(image, row.roughness, limit=1.0, covered=row.covered, colours=ROUGHNESS)
     gate = gate_overlay(image, row.gate, covered=row.covered)
@@ -193,7 +200,7 @@ def pictures_of(row: AttentionRow, limit: float) -> list[tuple[str, Picture]]:
         ("attention before smoothing", plain),
         (f"as used: {row.rule}", used),
         (f"roughness of all, at most {row.roughness.max():.2g}", roughness),
-        (f"smoothed: {100 * row.gate.mean():.0f} % of positions", gate),
+        (describe_gate(row.gate), gate),
     ]
 
 

@@ -93,14 +93,20 @@ def mask_overlay(image: Picture, mask: Labels, *, alpha: float = 0.5, num_classe
     return _striped(_laid_over(image, table[labels], labels, covered, alpha), labels == IGNORED)
 
 
-def error_overlay(image: Picture, truth: Labels, prediction: Labels, *, alpha: float = 0.5) -> Picture:
-    """Return the image with a binary prediction judged: found blue, false alarms magenta, missed yellow.
+def error_overlay(
+    image: Picture, truth: Labels, prediction: Labels, *, alpha: float = 0.5, num_classes: int = 1
+) -> Picture:
+    """Return the image with a prediction judged.
+
+    A binary one: found blue, false alarms magenta, missed yellow. Of several classes wrong pixels alone are coloured,
+    by the class that was predicted.
 
     Args:
         image: uint8 RGB of shape (H, W, 3); not changed.
-        truth: binary label map of shape (H, W); pixels of 255 are ignored and drawn in grey stripes.
-        prediction: binary label map of shape (H, W).
+        truth: label map of shape (H, W); pixels of 255 are ignored and drawn in grey stripes.
+        prediction: label map of shape (H, W).
         alpha: opacity of the colours, 0 to 1; the outlines are opaque.
+        num_classes: 1 for binary label maps.
 
     Returns:
         uint8 RGB of shape (H, W, 3).
@@ -108,12 +114,18 @@ def error_overlay(image: Picture, truth: Labels, prediction: Labels, *, alpha: f
     Raises:
         ShapeError, DataError, OptionError: as :func:`mask_overlay`.
     """
-    true, predicted = _checked(image, truth, "truth", 1), _checked(image, prediction, "prediction", 1)
+    true, predicted = (
+        _checked(image, labels, name, num_classes) for labels, name in ((truth, "truth"), (prediction, "prediction"))
+    )
     ignored = (true == IGNORED) | (predicted == IGNORED)
-    verdict = np.where(ignored, 0, (true == 1) + 2 * (predicted == 1))
-    # 0: rightly left alone, 1: missed, 2: false alarm, 3: found
-    table = np.array([(0, 0, 0), FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE], np.uint8)
-    return _striped(_laid_over(image, table[verdict], verdict, verdict > 0, alpha), ignored)
+    if num_classes == 1:
+        # 0: rightly left alone, 1: missed, 2: false alarm, 3: found
+        verdict = np.where(ignored, 0, (true == 1) + 2 * (predicted == 1))
+        table, covered = np.array([(0, 0, 0), FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE], np.uint8), verdict > 0
+    else:
+        table, covered = palette(num_classes), ~ignored & (true != predicted)
+        verdict = np.where(covered, predicted, IGNORED)
+    return _striped(_laid_over(image, table[verdict], verdict, covered, alpha), ignored)
 
 
 def prediction_grid(
@@ -128,8 +140,8 @@ def prediction_grid(
     Args:
         rows: what to draw. A prediction that a row lacks leaves its cell empty.
         columns: names of the predictions, in order.
-        classes: class names; predictions are then coloured by class. None: a binary task, drawn by
-            :func:`error_overlay` where the truth is known.
+        classes: class names; None for a binary task. Predictions are drawn by :func:`error_overlay` where the truth is
+            known, by :func:`mask_overlay` elsewhere.
         title: above the sheet, or None.
 
     Returns:
@@ -209,11 +221,8 @@ def _pictures(row: PredictionRow, columns: Sequence[str], num_classes: int) -> l
             pictures.append(None)
         elif row.truth is None:
             pictures.append(mask_overlay(row.image, prediction, num_classes=num_classes))
-        elif num_classes == 1:
-            pictures.append(error_overlay(row.image, row.truth, prediction))
         else:
-            overlay = mask_overlay(row.image, prediction, num_classes=num_classes)
-            pictures.append(_striped(overlay, row.truth == IGNORED))
+            pictures.append(error_overlay(row.image, row.truth, prediction, num_classes=num_classes))
     return pictures
 
 
@@ -268,25 +277,44 @@ def _sheet(num_columns: int, images: Sequence[Picture], title: str | None) -> tu
     return figure, cells.tolist()
 
 
-def _add_legend(figure: Figure, maps: Sequence[Labels], classes: Sequence[str] | None, *, judged: bool) -> None:
-    """Name the colours below the sheet: those of the verdicts, or of the classes that occur."""
+def colour_key(
+    maps: Sequence[Labels], classes: Sequence[str] | None, *, judged: bool
+) -> list[tuple[str, tuple[int, ...]]]:
+    """Return what the colours of overlays mean: those of the verdicts, or of the classes that occur in the maps.
+
+    Args:
+        maps: label maps that are drawn; those of :func:`error_overlay` where ``judged``.
+        classes: class names; None for a binary task.
+        judged: whether a binary task is drawn by :func:`error_overlay`.
+
+    Returns:
+        Names with their RGB colours; ``"ignored"`` last, where pixels are.
+    """
     present = {int(label) for labels in maps for label in np.unique(labels)}
-    entries: dict[str, Sequence[int]] = {}
+    entries: list[tuple[str, tuple[int, ...]]] = []
     if classes is not None:
         table = palette(len(classes)).tolist()
-        entries = {name: table[i] for i, name in enumerate(classes) if i in present}
+        entries = [(name, tuple(table[i])) for i, name in enumerate(classes) if i in present]
     elif maps:
-        entries = dict(_ERRORS) if judged else {"foreground": TRUE_POSITIVE}
-    handles = [Patch(facecolor=_hex(colour), label=name) for name, colour in entries.items()]
-    if IGNORED in present:
-        handles.append(
-            Patch(facecolor=_hex(IGNORED_COLOUR), edgecolor=_hex(_STRIPE_COLOUR), hatch="////", label="ignored")
-        )
+        entries = list(_ERRORS.items()) if judged else [("foreground", TRUE_POSITIVE)]
+    return entries + [("ignored", IGNORED_COLOUR)] * (IGNORED in present)
+
+
+def _add_legend(figure: Figure, maps: Sequence[Labels], classes: Sequence[str] | None, *, judged: bool) -> None:
+    """Name the colours below the sheet."""
+    title = None
+    if classes is not None and judged:
+        title = "predictions: wrong pixels, in the colour of the class they were given"
+    entries = colour_key(maps, classes, judged=judged)
+    handles = [Patch(facecolor=_hex(colour), label=name) for name, colour in entries]
+    if any((labels == IGNORED).any() for labels in maps):
+        handles[-1].set(edgecolor=_hex(_STRIPE_COLOUR), hatch="////")
     if handles:
         num_columns = max(1, min(len(handles), int(figure.get_figwidth() // 2)))
         legend = figure.legend(
-            handles=handles, loc="outside lower center", ncols=num_columns, fontsize=8, frameon=False
-        )
+            handles=handles, loc="outside lower center", ncols=num_columns, fontsize=8, frameon=False,
+            title=title, title_fontsize=8,
+        )  # fmt: skip
         for text in legend.get_texts():
             text.set_parse_math(False)
 
