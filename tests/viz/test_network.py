@@ -20,7 +20,8 @@ from smooth_attention.core.errors import OptionError
 from smooth_attention.models import PaperUNet, create_model, insert
 from smooth_attention.models.stages import Stage, Stages, trace_stages
 from smooth_attention.viz.colours import lab_as_seen
-from smooth_attention.viz.network import COLOURS, count_text, network_figure
+from smooth_attention.viz.network import COLOURS, network_figure
+from smooth_attention.viz.network_layout import count_text
 from smooth_attention.viz.study_charts import FAINT, INK
 
 RULE = {"threshold": 0.4}
