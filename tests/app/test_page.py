@@ -76,6 +76,22 @@ def test_heads_of_either_network_can_be_chosen(answers: Answers) -> None:
     assert (alone[-1].value, len(alone[-1].choices)) == (0, 1)
 
 
+def test_list_that_is_left_as_it_was_changes_nothing(answers: Answers, told: list[str]) -> None:
+    session = answers.start(*controls())[0]
+    several = answers.change_head(3, answers.change_first(session, *controls("heads"))[0], *controls("heads"))[0]
+    again = answers.change_first(several, *controls("heads"))
+    assert again[0].drawn.head == again[-1].value == 3
+    assert answers.choose_sample(None, several, *controls("heads")) == gr.skip()  # an upload is shown
+    assert told == []
+
+
+def test_page_that_was_idle_for_too_long_shows_the_head_that_it_lists(answers: Answers, viewer: Viewer) -> None:
+    name = next(iter(viewer.open("smooth").samples))
+    shown = answers.choose_sample(name, None, *controls(second="heads"))
+    assert shown[0].drawn.head == shown[-1].value == 0
+    assert len(shown) == NUM_DRAWN + 1
+
+
 def test_sample_that_is_chosen_twice_at_once_keeps_the_position(answers: Answers, viewer: Viewer) -> None:
     name = next(iter(viewer.open("smooth").samples))
     chosen = answers.choose_sample(name, answers.start(*controls())[0], *controls())[0]

@@ -89,7 +89,7 @@ def test_errors_are_drawn_where_the_truth_is_known(viewer: Viewer, session: Sess
     ]  # fmt: skip
     Image.fromarray(session.subject.load()).save(tmp_path / "own.png")
     _, (own,) = viewer.draw(viewer.choose_upload(tmp_path / "own.png"), Settings("smooth", shows=ERRORS))
-    assert own.captions[0].text == "no errors are drawn: the truth is not known"
+    assert own.captions[0].text == "no errors are drawn: no truth with these labels is known"
 
 
 def test_errors_of_classes_are_coloured_by_predicted_class(viewer: Viewer, session: Session) -> None:

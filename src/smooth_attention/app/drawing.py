@@ -22,7 +22,7 @@ from smooth_attention.viz.heatmaps import (
     heat_overlay,
     mark_box,
 )
-from smooth_attention.viz.overlays import IGNORED, Picture, colour_key, error_overlay, mask_overlay
+from smooth_attention.viz.overlays import IGNORED, Picture, error_overlay, mask_overlay, overlay_key
 from smooth_attention.viz.surfaces import scatter_chart, surface_chart
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ def draw_mask(subject: Subject, seen: Seen, settings: Settings) -> tuple[Picture
     else:
         picture, coloured = mask_overlay(ground, labels, alpha=alpha, num_classes=num_classes), labels
         if settings.shows == ERRORS:
-            lines.append("no errors are drawn: the truth is not known")
-    named = colour_key([coloured], look.net.label_names, judged=true is not None)
+            lines.append("no errors are drawn: no truth with these labels is known")
+    named = overlay_key([coloured], look.net.label_names, judged=true is not None)
     key = tuple((name, "rgb({} {} {})".format(*colour)) for name, colour in named)
     if truth is not None:
         size = "" if look.image_size == look.net.preprocessing.image_size else f" but at {look.image_size} px"

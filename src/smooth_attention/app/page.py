@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -13,7 +15,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import gradio as gr
 
 from smooth_attention.core.errors import OptionError, SmoothAttentionError
-from smooth_attention.core.files import write_bytes
 
 if TYPE_CHECKING:
     from smooth_attention.app.session import Caption, Session, Settings, View
@@ -105,19 +106,20 @@ def build_page(names: Sequence[str], ask: Callable[[], Viewer], folder: Path) ->
             asked = event(answer, sent, outputs, show_progress="minimal", **AT_A_TIME, **more)
             asked.success(**turn, show_progress="hidden", **AT_A_TIME)
 
-        session, latest = parts.session, {"trigger_mode": "always_last"}
+        # a control that changes while it is answered is read once more; clicks are answered one by one
+        session, latest, each = parts.session, {"trigger_mode": "always_last"}, {"trigger_mode": "multiple"}
         react(page.load, answers.start, lists=lists)
-        react(first.input, answers.change_first, session, lists=lists)
-        react(parts.sample.input, answers.choose_sample, parts.sample, session)
-        react(upload.upload, answers.choose_upload, upload, session, lists=lists)
+        react(first.input, answers.change_first, session, lists=lists, **latest)
+        react(parts.sample.input, answers.choose_sample, parts.sample, session, lists=[parts.head], **latest)
+        react(upload.upload, answers.choose_upload, upload, session, lists=lists, **latest)
         react(second.input, answers.change_second, session, lists=[parts.head], **latest)
         react(parts.head.input, answers.change_head, parts.head, session, **latest)
         for control in others:
             react(control.input, answers.redraw, session, **latest)
-        react(parts.main.select, answers.click_main, session, **latest)
+        react(parts.main.select, answers.click_main, session, **each)
         for _, _, pictures, _ in parts.views:
             for picture in pictures:
-                react(picture.select, answers.click_picture, session, **latest)
+                react(picture.select, answers.click_picture, session, **each)
         for tab, is_turning in tabs:
             tab.select(lambda is_turning=is_turning: is_turning, None, parts.is_turning, **AT_A_TIME).success(
                 **turn, show_progress="minimal", **AT_A_TIME
@@ -193,7 +195,7 @@ def lay_out_view(number: int) -> tuple[gr.Column, gr.HTML, list[gr.Image], list[
 
 def picture_part(name: str, elem_id: str) -> gr.Image:
     return gr.Image(
-        label=name, show_label=False, alt_text=name, format="jpeg", interactive=False, buttons=["fullscreen"],
+        label=name, show_label=False, alt_text=name, interactive=False, buttons=["fullscreen"],
         elem_id=elem_id, elem_classes="click-here",
     )  # fmt: skip
 
@@ -240,7 +242,7 @@ class Answers:
     """
 
     def __init__(self, ask: Callable[[], Viewer], folder: Path) -> None:
-        self.ask, self.folder = ask, folder
+        self.ask, self.folder, self.seed = ask, folder, secrets.token_bytes(16)
 
     def start(self, *controls: Any) -> list[Any]:
         """Show the first network with the image in the middle of its samples."""
@@ -253,7 +255,9 @@ class Answers:
     @told
     def change_first(self, session: Session | None, *controls: Any) -> list[Any]:
         """Show another network, from its first head, on the same image; where there is none yet, on a sample."""
-        return self.show_network(session, replace(read_settings(session, controls), head=0))
+        settings = read_settings(session, controls)
+        is_another = session is None or session.drawn.first != settings.first
+        return self.show_network(session, replace(settings, head=0) if is_another else settings)
 
     def show_network(self, session: Session | None, settings: Settings) -> list[Any]:
         """Return what is drawn, and the lists that depend on the network."""
@@ -286,12 +290,14 @@ class Answers:
         return self.draw(known, replace(settings, head=head))
 
     @told
-    def choose_sample(self, name: str, session: Session | None, *controls: Any) -> list[Any]:
+    def choose_sample(self, name: str | None, session: Session | None, *controls: Any) -> list[Any]:
+        if name is None:  # lists send what they hold when they are left, too
+            return gr.skip()
         settings = read_settings(session, controls)
         chosen = self.ask().choose_sample(settings.first, name)
-        # a choice by mouse arrives twice: the second must not undo what was done since the first
-        again = session is not None and (session.subject.name, session.subject.data) == (name, chosen.subject.data)
-        return self.draw(session if again else chosen, settings)
+        if session and (session.subject.name, session.subject.data) == (name, chosen.subject.data):
+            chosen = session
+        return [*self.draw(chosen, settings), self.list_heads(chosen, settings)]
 
     @told
     def choose_upload(self, path: str, session: Session | None, *controls: Any) -> list[Any]:
@@ -331,12 +337,15 @@ class Answers:
         return None if pixels is None else self.keep("picture.jpeg", encode_jpeg(pixels))
 
     def keep(self, name: str, content: bytes) -> str:
-        """Return a file of that name and content, written once."""
-        path = self.folder / sha256(content).hexdigest() / name
-        if path.exists():
-            path.touch()  # Gradio removes what has not been touched for a day
-        else:
-            write_bytes(path, content)
+        """Return a file of that name and content, in a place that nobody guesses from the content."""
+        path = self.folder / sha256(self.seed + content).hexdigest() / name
+        try:
+            os.utime(path)  # Gradio removes what has not been touched for a day
+        except FileNotFoundError:
+            path.parent.mkdir(exist_ok=True)
+            part = path.with_name(secrets.token_hex(8))
+            part.write_bytes(content)
+            part.replace(path)
         return str(path)
 
     def draw(self, session: Session | None, settings: Settings) -> list[Any]:

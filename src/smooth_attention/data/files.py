@@ -170,7 +170,7 @@ def open_image(path: Path) -> Image.Image:
         raise DataError(f"no such file: {path}") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{path} is no image that can be read; replace or remove it") from error
-    except (OSError, SyntaxError, TypeError, ValueError, struct.error) as error:  # the last three: damaged EXIF
+    except (OSError, SyntaxError, ValueError, AttributeError, TypeError, struct.error) as error:  # EXIF raises them all
         raise DataError(f"{path} is broken ({error}); replace or remove it") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is too large to open safely ({error}); make it smaller") from error

@@ -157,7 +157,8 @@ def spaced_maps(scene: Scene) -> tuple[dict[str, list[np.ndarray]], tuple[int, i
 
 def spaced_place(scene: Scene) -> dict[str, Any]:
     head = scene.watching[0].head(scene.stem)
-    title = f"attention of {len(head.spaced(MAX_ROWS))} positions: {scene.image_name}; same weights, not retrained"
+    what = f"attention of {len(head.spaced(MAX_ROWS))} positions: {scene.image_name}"
+    title = f"{what},\nsame weights, not retrained; {scene.head_names}"
     return {"title": title, "covered": covered_twice(scene)}
 
 
@@ -219,7 +220,7 @@ def draw_distribution(scene: Scene) -> Figure:
         curves.append(Curve(name, styles[name], places, share_up_to(np.concatenate(rows), places)))
     return curve_figure(
         curves,
-        title=f"attention values, {over_images(scene)}",
+        title=f"attention values, {len(scene.pairs)} test images;\n{scene.head_names}",
         x_title=f"attention (rows of at most {MAX_ROWS} positions per image)",
         y_title="share of values at most that",
         x_scale="log",
@@ -237,16 +238,10 @@ def draw_thresholds(scene: Scene) -> Figure:
         curves.append(Curve(subject.name, styles[subject.name], places, smoothed_frac))
     return curve_figure(
         curves,
-        title=f"what a threshold smooths, {over_images(scene)}",
+        title=f"what a threshold smooths, {len(scene.pairs)} test images;\n{scene.head_names}",
         x_title="threshold (same weights, not retrained)",
         y_title="share of positions smoothed",
     )
-
-
-def over_images(scene: Scene) -> str:
-    """Say what a figure over all chosen images is about; of several heads and blocks it is the last."""
-    names = dict.fromkeys(subject.head(scene.stem).name for subject in scene.watching)
-    return f"{len(scene.pairs)} test images; {' and '.join(names)}"
 
 
 def share_up_to(values: np.ndarray, places: Sequence[float]) -> list[float]:

@@ -46,9 +46,10 @@
   const pointNow = () => state.points[state.sample] ?? sampleNow().views[state.view].start;
 
   const cellAt = (x, y) => {
-    const {width, height} = sampleNow(), [rows, columns] = viewNow().grid, inside = 1 - Number.EPSILON / 2;
-    const within = share => Math.min(Math.max(share, 0), inside);
-    return [Math.floor(within(y / height) * page.covered * rows), Math.floor(within(x / width) * page.covered * columns)];
+    const {width, height} = sampleNow(), [rows, columns] = viewNow().grid;
+    const cellAt = (share, cells) =>
+      Math.min(Math.floor(Math.max(share, 0) * page.covered * cells), Math.ceil(page.covered * cells - 1e-9) - 1);
+    return [cellAt(y / height, rows), cellAt(x / width, columns)];
   };
   const nearest = (kept, at) => kept.reduce((best, each, place) =>
     Math.abs(each - at) < Math.abs(kept[best] - at) ? place : best, 0);

@@ -78,8 +78,13 @@ class Scene:
 
     def title(self, what: str) -> str:
         chosen = "its roughest position" if self.point is None else "position at {:g}, {:g} px".format(*self.point)
-        head = self.watching[0].head(self.stem)
-        return f"{what}: {self.image_name},\n{chosen}; {head.name}, {head.grid[0]} x {head.grid[1]} positions"
+        return f"{what}: {self.image_name},\n{chosen}; {self.head_names}"
+
+    @property
+    def head_names(self) -> str:
+        """The heads that are looked at, of several heads and blocks of a network the last, with their positions."""
+        heads = [subject.head(self.stem) for subject in self.watching]
+        return " and ".join(dict.fromkeys(f"{h.name}, {h.grid[0]} x {h.grid[1]} positions" for h in heads))
 
     @property
     def image_name(self) -> str:

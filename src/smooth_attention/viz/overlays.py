@@ -277,7 +277,7 @@ def _sheet(num_columns: int, images: Sequence[Picture], title: str | None) -> tu
     return figure, cells.tolist()
 
 
-def colour_key(
+def overlay_key(
     maps: Sequence[Labels], classes: Sequence[str] | None, *, judged: bool
 ) -> list[tuple[str, tuple[int, ...]]]:
     """Return what the colours of overlays mean: those of the verdicts, or of the classes that occur in the maps.
@@ -305,7 +305,7 @@ def _add_legend(figure: Figure, maps: Sequence[Labels], classes: Sequence[str] |
     title = None
     if classes is not None and judged:
         title = "predictions: wrong pixels, in the colour of the class they were given"
-    entries = colour_key(maps, classes, judged=judged)
+    entries = overlay_key(maps, classes, judged=judged)
     handles = [Patch(facecolor=_hex(colour), label=name) for name, colour in entries]
     if any((labels == IGNORED).any() for labels in maps):
         handles[-1].set(edgecolor=_hex(_STRIPE_COLOUR), hatch="////")
