@@ -11,7 +11,8 @@ import gradio as gr
 import pytest
 from PIL import Image
 
-from smooth_attention.app.page import NOBODY, RULE_NAMES, TRAINED_SIZE, Answers
+from smooth_attention.app.answers import NOBODY, TRAINED_SIZE, Answers
+from smooth_attention.app.page import RULE_NAMES
 from smooth_attention.app.session import RULES
 from smooth_attention.app.viewer import Viewer
 
@@ -35,7 +36,7 @@ def controls(first: str = "smooth", *, second: str = NOBODY) -> list[Any]:
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     sentences: list[str] = []
-    monkeypatch.setattr(gr, "Warning", lambda sentence, **_: sentences.append(sentence))
+    monkeypatch.setattr(gr, "Warning", lambda message, **_: sentences.append(message))
     return sentences
 
 
@@ -62,6 +63,14 @@ def test_saving_that_is_refused_stops_what_would_follow(answers: Answers) -> Non
         answers.save_view(session)
 
 
+def test_picture_is_not_written_again_while_somebody_may_be_fetching_it(answers: Answers, tmp_path: Path) -> None:
+    first = answers.start(*controls())
+    files = {path: path.stat().st_ino for path in tmp_path.rglob("*.jpeg")}
+    assert {first[2], *first[6:11]} == {str(path) for path in files}
+    assert answers.start(*controls())[2] == first[2]
+    assert {path: path.stat().st_ino for path in tmp_path.rglob("*") if path.is_file()} == files
+
+
 def test_3d_waits_for_an_image(answers: Answers) -> None:
     assert answers.turn(True, None) == [gr.skip(), gr.skip()]
 
@@ -81,7 +90,7 @@ def test_list_that_is_left_as_it_was_changes_nothing(answers: Answers, told: lis
     several = answers.change_head(3, answers.change_first(session, *controls("heads"))[0], *controls("heads"))[0]
     again = answers.change_first(several, *controls("heads"))
     assert again[0].drawn.head == again[-1].value == 3
-    assert answers.choose_sample(None, several, *controls("heads")) == gr.skip()  # an upload is shown
+    assert answers.choose_sample(None, several, *controls("heads")) == gr.skip()  # its list shows nothing
     assert told == []
 
 

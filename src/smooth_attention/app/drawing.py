@@ -95,7 +95,8 @@ def draw_mask(subject: Subject, seen: Seen, settings: Settings) -> tuple[Picture
         picture = error_overlay(ground, true, labels, alpha=alpha, num_classes=num_classes)
         if num_classes > 1:
             lines.append("wrong pixels, coloured by predicted class")
-        coloured = np.where(true == IGNORED, IGNORED, labels)[(labels != true) | (num_classes == 1)]
+        is_ignored = true == IGNORED
+        coloured = np.append(labels[(labels != true) & ~is_ignored], true[is_ignored])
     else:
         picture, coloured = mask_overlay(ground, labels, alpha=alpha, num_classes=num_classes), labels
         if settings.shows == ERRORS:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from smooth_attention.core.errors import DataError, OptionError
 from smooth_attention.core.records import RECORD, read_record
@@ -89,18 +90,21 @@ def open_offer(name: str, path: Path) -> Offer:
         return Offer(name, load_model(path), ("A model without a run: upload an image.",), {}, (), None)
     record = read_record(path)
     try:
-        opened, gone = open_run(path, cache=default_cache()), ""
+        opened = open_run(path, cache=default_cache())
     except DataError as error:
-        opened, gone = None, f"No sample images: {error}."
-    config = record["config"]
-    about = f"Network {config['network']}, arm {config['arm']}, trained on {record['data']['name']}."
-    if opened is None:
-        return Offer(name, load_model(path), (about, gone), {}, (), None)
+        notes = describe_run(record), f"No sample images: {error}."
+        return Offer(name, load_model(path), notes, {}, (), None)
     iou = record["metrics"]["test"]["pooled"]["iou"]
     scored = "" if iou is None else f" Test IoU {iou:.3f} (pooled, protocol standard, one training)."
     figures = image_figures(record)
     samples = {stem: figures[stem] for stem in spread_stems(record, NUM_SAMPLES)}
-    return Offer(name, opened.net, (about + scored,), samples, figures.keys(), opened.source)
+    return Offer(name, opened.net, (describe_run(record) + scored,), samples, figures.keys(), opened.source)
+
+
+def describe_run(record: dict[str, Any]) -> str:
+    """Say what a finished run is."""
+    config = record["config"]
+    return f"Network {config['network']}, arm {config['arm']}, trained on {record['data']['name']}."
 
 
 def open_untrained(name: str) -> Offer:

@@ -14,16 +14,20 @@ from typing import Any
 import numpy as np
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, also after a kill."""
+def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a file so that a reader sees the old one or the new one, also after a kill.
+
+    ``durable=False`` does not wait for the disk: for files that need not outlive the machine's next failure.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.chmod(0o666 & ~current_umask())
         temporary.replace(path)
     finally:

@@ -47,9 +47,9 @@
 
   const cellAt = (x, y) => {
     const {width, height} = sampleNow(), [rows, columns] = viewNow().grid;
-    const cellAt = (share, cells) =>
+    const along = (share, cells) =>
       Math.min(Math.floor(Math.max(share, 0) * page.covered * cells), Math.ceil(page.covered * cells - 1e-9) - 1);
-    return [cellAt(y / height, rows), cellAt(x / width, columns)];
+    return [along(y / height, rows), along(x / width, columns)];
   };
   const nearest = (kept, at) => kept.reduce((best, each, place) =>
     Math.abs(each - at) < Math.abs(kept[best] - at) ? place : best, 0);

@@ -84,7 +84,7 @@ class Scene:
     def head_names(self) -> str:
         """The heads that are looked at, of several heads and blocks of a network the last, with their positions."""
         heads = [subject.head(self.stem) for subject in self.watching]
-        return " and ".join(dict.fromkeys(f"{h.name}, {h.grid[0]} x {h.grid[1]} positions" for h in heads))
+        return "\nand ".join(dict.fromkeys(f"{h.name}, {h.grid[0]} x {h.grid[1]} positions" for h in heads))
 
     @property
     def image_name(self) -> str:

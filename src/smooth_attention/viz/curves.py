@@ -176,7 +176,7 @@ def panel_figure(
         draw_panel(axes, panel)
         axes.set_ylabel(panel.y_title, fontsize=9)
         axes.set_xscale(x_scale)
-    cells[0].set_title(title, fontsize=10, parse_math=False)
+    cells[0].set_title(title, fontsize=10, parse_math=False, wrap=True)
     cells[-1].set_xlabel(x_title, fontsize=9)
     tidy(figure)
     entries = {label: handle for axes in cells for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
