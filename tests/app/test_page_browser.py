@@ -80,22 +80,15 @@ def act(page: Page, action: Callable[[], None], shown: str = "#main img") -> flo
 def click_at(page: Page, shown: str, x_frac: float, y_frac: float) -> float:
     """Click into a picture at a share of its sides."""
     page.locator(shown).scroll_into_view_if_needed()
-    x, y = place_of(page, shown, x_frac, y_frac)
-    return act(page, lambda: page.mouse.click(x, y))
-
-
-def place_of(page: Page, shown: str, x_frac: float, y_frac: float) -> tuple[float, float]:
-    """Return where on the page a share of the sides of a picture is."""
     box = page.locator(shown).bounding_box()
     assert box is not None
     natural = page.locator(shown).evaluate("img => [img.naturalWidth, img.naturalHeight]")
     # the picture fits into its frame, with room left over at two sides
     factor = min(box["width"] / natural[0], box["height"] / natural[1])
     wide, high = natural[0] * factor, natural[1] * factor
-    return (
-        box["x"] + (box["width"] - wide) / 2 + x_frac * wide,
-        box["y"] + (box["height"] - high) / 2 + y_frac * high,
-    )
+    x = box["x"] + (box["width"] - wide) / 2 + x_frac * wide
+    y = box["y"] + (box["height"] - high) / 2 + y_frac * high
+    return act(page, lambda: page.mouse.click(x, y))
 
 
 def picture(page: Page, shown: str) -> np.ndarray:
@@ -155,13 +148,6 @@ def test_position_is_marked_where_it_was_clicked_in_every_picture(
     assert "row 5, column 2 of 6 x 6 positions" in readout(page)
     for each in ["#main img", *PICTURES]:
         assert marked_box(page, each) == pytest.approx((1.5 / 6, 4.5 / 6), abs=0.02)
-
-
-def test_last_of_several_clicks_is_the_one_that_is_shown(visit: Callable[..., Page]) -> None:
-    page = visit()
-    for x, y in [place_of(page, "#main img", 0.6, share) for share in (0.1, 0.4, 0.9)]:
-        page.mouse.click(x, y)  # before the click before it is answered
-    page.get_by_text("row 6, column 4 of 6 x 6 positions").wait_for()
 
 
 def test_click_shows_the_row_of_that_position(

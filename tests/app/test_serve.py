@@ -115,6 +115,18 @@ def test_sample_is_one_of_the_list(served: Served, app_runs: dict[str, Path]) ->
         assert '"success":false' in said or "no sample image" in said
 
 
+def test_every_click_into_a_picture_is_answered(served: Served) -> None:
+    """In Gradio's other modes a click while one is answered is lost, or the first is answered once more."""
+    config = json.loads(fetch(served.url + "config")[1])
+    pictures = {part["id"] for part in config["components"] if part["type"] == "image"}
+    modes = [
+        dependency["trigger_mode"]
+        for dependency in config["dependencies"]
+        if any(part in pictures and event == "select" for part, event in dependency["targets"])
+    ]
+    assert modes == ["multiple"] * 11  # the image, and five pictures of each of two networks
+
+
 def test_server_listens_on_this_machine_alone(served: Served) -> None:
     port = int(re.search(r":(\d+)/$", served.url)[1])
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
