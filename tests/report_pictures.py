@@ -10,8 +10,8 @@ import numpy as np
 
 from smooth_attention.data.shapes import Scene, draw_scene
 from smooth_attention.runs.pictures import encode_jpeg, encode_mask
-from smooth_attention.study.collect import Study
-from smooth_attention.study.samples import PER_DATASET, choose_samples, image_path, truth_path
+from smooth_attention.study.execution.collect import Study
+from smooth_attention.study.reporting.samples import PER_DATASET, choose_samples, image_path, truth_path
 
 
 def add_pictures(study: Study, classes: Sequence[str] | None = None) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 PACKAGE = "smooth_attention"
 ROOT = Path(__file__).parents[1] / "src" / PACKAGE
-ROOMS = ["core", "ops", "models", "data", "metrics", "viz", "runs", "study", "app", "cli"]
+ROOMS = ["core", "ops", "models", "data", "metrics", "viz", "runs", "look", "study", "app", "cli"]
+WINGS = ["statistics", "design", "execution", "verdicts", "reporting", "conduct"]  # of the study, in one line too
 ONLY_IN = {
     "lightning": {"runs"},
     "gradio": {"app"},
@@ -57,6 +58,10 @@ def find_violations(root: Path) -> list[str]:
                     found.append(f"{where}: a door, import it from its room")
                 elif not room or ROOMS.index(target) > ROOMS.index(room):
                     found.append(f"{where}: {target} stands to the right of {room or 'the package'}")
+                elif room == target == "study" and len(parts) > 1 and parts[1] != "__init__.py":
+                    wing, other = parts[1].removesuffix(".py"), rest.split(".")[1]
+                    if WINGS.index(other) > WINGS.index(wing):
+                        found.append(f"{where}: {other} stands to the right of {wing}")
             elif top == "torch" and room in LIGHT:
                 found.append(f"{where}: no torch at import of {room or 'the package'}")
             elif room not in ONLY_IN.get(top, {room}):
@@ -115,7 +120,13 @@ def test_walker_reads_the_whole_package():
             "from matplotlib.figure import Figure\nimport gradio",
             ["1 imports matplotlib.figure.Figure: matplotlib belongs", "2 imports gradio: gradio belongs"],
         ),
-        ("study/a.py", "class A:\n    def run(self):\n        import plotly.express", ["plotly belongs to viz only"]),
+        (
+            "study/design/a.py",
+            "class A:\n    def run(self):\n        import plotly.express",
+            ["plotly belongs to viz only"],
+        ),
+        ("study/design/a.py", "from house.study.verdicts.x import y", ["verdicts stands to the right of design"]),
+        ("study/statistics.py", "from .conduct import y", ["conduct stands to the right of statistics"]),
         ("runs/a.py", "from rich.table import Table", ["rich belongs to cli only"]),
         ("app/a.py", "import tyro", ["tyro belongs to cli only"]),
         ("ops/api.py", "if TYPE_CHECKING:\n    x = 1\nelse:\n    import house.cli", ["cli stands to the right of ops"]),
@@ -125,6 +136,7 @@ def test_walker_reads_the_whole_package():
         ("ops/api.py", "if TYPE_CHECKING:\n    from house.cli import main", []),
         ("ops/api.py", "import torch\nfrom .dense import x\nfrom house.ops.gates import y\nfrom ..core import z", []),
         ("cli/a.py", "import tyro, rich\nfrom house import app, core", []),
+        ("study/verdicts/a.py", "from ..statistics import x\nfrom .b import y\nfrom ..design.config import z", []),
         ("viz/a.py", "import matplotlib.pyplot, plotly", []),
         ("runs/a.py", "import lightning as L\nimport torch\nimport torchmetrics", []),
     ],
@@ -144,7 +156,7 @@ def test_files_are_named_after_what_is_in_them(name):
     assert list(ROOT.rglob(name)) == []
 
 
-@pytest.mark.parametrize("room", [path.parent.name for path in sorted(ROOT.glob("*/**/__init__.py"))])
+@pytest.mark.parametrize("room", [str(p.parent.relative_to(ROOT)) for p in sorted(ROOT.glob("*/**/__init__.py"))])
 def test_init_of_a_room_only_reexports(room):
     source = (ROOT / room / "__init__.py").read_text(encoding="utf-8")
     assert [ast.unparse(node) for node in ast.parse(source).body if not is_reexport(node)] == []

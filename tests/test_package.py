@@ -40,7 +40,7 @@ EXAMPLES = {
     "models.smp": ["create_model"],
     "models.store": ["load_model"],
     "runs.predict": ["predict"],
-    "runs.look": ["Look"],
+    "look.attention": ["Look"],
     "viz.heatmaps": ["heat_overlay"],
     "metrics.standard": ["StandardMetrics", "count_pixels", "score_counts"],
 }

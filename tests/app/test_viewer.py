@@ -17,8 +17,8 @@ from smooth_attention.app.viewer import Viewer
 from smooth_attention.core.errors import ConfigError, DataError, OptionError
 from smooth_attention.core.records import read_record, write_record
 from smooth_attention.data.cache import resize_mask
+from smooth_attention.look.attention import Look
 from smooth_attention.runs.evaluate import show_iou
-from smooth_attention.runs.look import Look
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from smooth_attention.cli.options import read_options
 from smooth_attention.cli.study import StudyOptions, hours, study_config
 from smooth_attention.core.errors import ConfigError
-from smooth_attention.study.config import StudyConfig
+from smooth_attention.study.design.config import StudyConfig
 
 
 def read(*arguments: str) -> StudyConfig:

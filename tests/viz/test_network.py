@@ -17,8 +17,8 @@ from matplotlib.text import Text
 from matplotlib.transforms import Affine2D
 
 from smooth_attention.core.errors import OptionError
+from smooth_attention.look.stages import Stage, Stages, trace_stages
 from smooth_attention.models import PaperUNet, create_model, insert
-from smooth_attention.models.stages import Stage, Stages, trace_stages
 from smooth_attention.viz.colours import lab_as_seen
 from smooth_attention.viz.network import COLOURS, network_figure
 from smooth_attention.viz.network_layout import count_text

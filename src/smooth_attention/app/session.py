@@ -10,8 +10,8 @@ from PIL import Image
 
 from smooth_attention.app.networks import Offer
 from smooth_attention.core.errors import OptionError
+from smooth_attention.look.attention import Head, Look, RowPair
 from smooth_attention.models.rows import Rule
-from smooth_attention.runs.look import Head, Look, RowPair
 from smooth_attention.viz.overlays import Picture
 
 SHOWN_PX = 440  # longer side of an image on the page

@@ -12,7 +12,7 @@ from smooth_attention.app.networks import Catalogue
 from smooth_attention.app.session import RECOMPUTED, Seen, Session, Settings, View, at_middle, make_subject
 from smooth_attention.app.uploads import read_upload
 from smooth_attention.core.errors import OptionError
-from smooth_attention.runs.look import Look
+from smooth_attention.look.attention import Look
 from smooth_attention.runs.pictures import encode_figure, encode_mask
 from smooth_attention.viz.heatmaps import attention_figure, mark_box
 from smooth_attention.viz.overlays import Picture

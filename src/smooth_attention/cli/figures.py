@@ -41,7 +41,7 @@ def run(arguments: list[str], prog: str) -> None:
 
     from smooth_attention.cli.tables import print_line
     from smooth_attention.data.cache import default_cache
-    from smooth_attention.runs.figures import write_figures
+    from smooth_attention.look.figures import write_figures
 
     for path in write_figures(
         options.runs,

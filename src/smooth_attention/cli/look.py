@@ -25,7 +25,7 @@ def run(arguments: list[str], prog: str) -> None:
 
     from smooth_attention.cli.tables import print_line
     from smooth_attention.data.cache import default_cache
-    from smooth_attention.runs.look_page import write_look_page
+    from smooth_attention.look.page import write_look_page
 
     stems = write_look_page(options.run, options.output, cache=default_cache(), samples=options.samples)
     size_mb = options.output.stat().st_size / 1e6

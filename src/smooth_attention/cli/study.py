@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from smooth_attention.cli.options import annotate, read_options
 from smooth_attention.core.errors import RunError
-from smooth_attention.study.config import (
+from smooth_attention.study.design.config import (
     PRESETS,
     NetworkConfig,
     Replicates,
@@ -25,10 +25,10 @@ from smooth_attention.study.config import (
 )
 
 if TYPE_CHECKING:
-    from smooth_attention.study.collect import Study
-    from smooth_attention.study.findings import Finding
-    from smooth_attention.study.plan import Forecast
-    from smooth_attention.study.runner import Progress, Report
+    from smooth_attention.study.design.plan import Forecast
+    from smooth_attention.study.execution.collect import Study
+    from smooth_attention.study.execution.runner import Progress, Report
+    from smooth_attention.study.verdicts.findings import Finding
 
 DEFAULT_PRESET = "quick"
 OWN = ("layout", "protocol", "margin", "half_data", "corruptions", "budget")  # fields of StudyConfig that are options
@@ -174,8 +174,8 @@ def show_findings(study: Study, findings: tuple[Finding, ...]) -> None:
         RunError: where runs failed, after everything was printed.
     """
     from smooth_attention.cli.tables import print_line
-    from smooth_attention.study.corrupted import judge_retention
-    from smooth_attention.study.findings import CONVENTION
+    from smooth_attention.study.verdicts.corrupted import judge_retention
+    from smooth_attention.study.verdicts.findings import CONVENTION
 
     done = sum(result.chosen is None for result in study.results)
     print_line(f"{done} of {study.planned} runs are finished")

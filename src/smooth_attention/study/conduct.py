@@ -10,13 +10,9 @@ from pathlib import Path
 from smooth_attention.core.errors import ConfigError, RunError
 from smooth_attention.core.files import write_json
 from smooth_attention.core.locks import exclusive
-from smooth_attention.study.arms import make_arm
-from smooth_attention.study.claims import judge_claims
-from smooth_attention.study.collect import Study
-from smooth_attention.study.config import StudyConfig, make_study, write_study
-from smooth_attention.study.findings import Finding
-from smooth_attention.study.load import PLAN_FILE, STUDY_FILE, load_study, open_study, read_plan, record_of
-from smooth_attention.study.plan import (
+from smooth_attention.study.design.arms import make_arm
+from smooth_attention.study.design.config import StudyConfig, make_study, write_study
+from smooth_attention.study.design.plan import (
     Forecast,
     Speed,
     keep_to_budget,
@@ -24,13 +20,25 @@ from smooth_attention.study.plan import (
     total_seconds,
     visible_difference,
 )
-from smooth_attention.study.report import write_report
-from smooth_attention.study.results import write_results
-from smooth_attention.study.runner import LOG, Executor, LocalExecutor, Report, do_runs, is_finished, local_executor
-from smooth_attention.study.samples import write_samples
-from smooth_attention.study.tables import write_tables
-from smooth_attention.study.verdict import judge
-from smooth_attention.study.worker import NO_SPACE, tell_full
+from smooth_attention.study.execution.collect import Study
+from smooth_attention.study.execution.load import PLAN_FILE, STUDY_FILE, load_study, open_study, read_plan, record_of
+from smooth_attention.study.execution.runner import (
+    LOG,
+    Executor,
+    LocalExecutor,
+    Report,
+    do_runs,
+    is_finished,
+    local_executor,
+)
+from smooth_attention.study.execution.worker import NO_SPACE, tell_full
+from smooth_attention.study.reporting.report import write_report
+from smooth_attention.study.reporting.results import write_results
+from smooth_attention.study.reporting.samples import write_samples
+from smooth_attention.study.reporting.tables import write_tables
+from smooth_attention.study.verdicts.claims import judge_claims
+from smooth_attention.study.verdicts.findings import Finding
+from smooth_attention.study.verdicts.verdict import judge
 
 LOCK = ".lock"
 
@@ -94,7 +102,7 @@ def run_study(
         RunError: where no further run can succeed.
     """
     if ray is not None:
-        from smooth_attention.study.ray_runner import check_address
+        from smooth_attention.study.execution.ray_runner import check_address
 
         check_address(ray)
     before = check_output(config, output)
@@ -122,7 +130,7 @@ def choose_executor(ray: str | None, local: LocalExecutor) -> Iterator[Executor]
     if ray is None:
         yield local
         return
-    from smooth_attention.study.ray_runner import ray_executor
+    from smooth_attention.study.execution.ray_runner import ray_executor
 
     local.close()
     with ray_executor(ray, local.cache, corruptions=local.corruptions) as cluster:

@@ -45,7 +45,7 @@ from smooth_attention.viz.network_layout import (
 from smooth_attention.viz.study_charts import FAINT, INK
 
 if TYPE_CHECKING:
-    from smooth_attention.models.stages import Stage
+    from smooth_attention.look.stages import Stage
 
 Point = tuple[float, float]
 
@@ -65,7 +65,7 @@ def network_figure(
     and is named with its rule; one that only the decoder reads stands between the rows. Grey lines are skip links.
 
     Args:
-        stages: in the order in which they run, see :class:`smooth_attention.models.stages.Stages`.
+        stages: in the order in which they run, see :class:`smooth_attention.look.stages.Stages`.
         links: pairs (i, j): stage j reads stage i, which is not the one just before it.
         title: above the figure; the number of parameters and the shape of the input follow it.
         input_shape: of an image, (C, H, W).

@@ -12,7 +12,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
 if TYPE_CHECKING:
-    from smooth_attention.models.stages import Stage
+    from smooth_attention.look.stages import Stage
 
 Row = Literal["top", "middle", "bottom"]
 Pairs = set[tuple[int, int]]

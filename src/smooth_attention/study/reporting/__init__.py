@@ -1,0 +1,1 @@
+"""What people read: tables, results.csv, the report."""

@@ -1,0 +1,362 @@
+"""The tables of a study: the paper's layout, diagnostics, robustness, verdicts, claims; from records alone."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smooth_attention.core.names import FIGURE_TITLES
+from smooth_attention.metrics import FIGURES
+from smooth_attention.study.execution.collect import Result, Study
+from smooth_attention.study.reporting.table_files import Cell, Column, Table, figure, show, word
+from smooth_attention.study.statistics import LEVEL, correct_for_contrasts
+from smooth_attention.study.verdicts.activity import last_diagnostics
+from smooth_attention.study.verdicts.claims import CONVENTION as CLAIMS_CONVENTION
+from smooth_attention.study.verdicts.claims import OVERFITTING, Read, dig, judge_claims
+from smooth_attention.study.verdicts.contrasts import compare_arms
+from smooth_attention.study.verdicts.corrupted import RETENTION_CONVENTION, judge_retention
+from smooth_attention.study.verdicts.findings import CONVENTION, Finding
+from smooth_attention.study.verdicts.published import find_place
+
+COMPARED = (*FIGURES, "boundary_iou")  # columns whose cells can be bold
+TEST = ("metrics", "test")
+CORRUPTED = (*TEST, "corruptions")
+DIAGNOSTICS = ("gamma", "share_of_output", "smoothed_fraction", "max_probability", "sink_share")
+MODES = ("gate_off", "bypass")
+
+
+def write_tables(study: Study, findings: Sequence[Finding], directory: Path) -> list[Path]:
+    """Write every table of a study as Markdown, LaTeX and CSV, and return the files.
+
+    ``figures-DATASET`` the paper's layout, ``paper-DATASET`` the published figures (protocol ``paper`` alone),
+    ``diagnostics-DATASET``, ``verdict``, ``claims``; ``robustness-DATASET`` and ``retention``, its verdicts, where
+    corrupted images were scored.
+
+    Args:
+        study: with its records.
+        findings: of its contrasts, for the verdicts.
+        directory: where the files go.
+    """
+    tables: list[Table] = []
+    for dataset in study.datasets:
+        if not arms_of(study, dataset):
+            continue
+        tables.append(figures_table(study, dataset))
+        if study.config.protocol == "paper":
+            tables.append(paper_table(study, dataset))
+        tables.append(diagnostics_table(study, dataset))
+        if any(dig(*CORRUPTED)(result.record) for result in study.results if result.dataset == dataset):
+            tables.append(robustness_table(study, dataset))
+    tables += [verdict_table(findings), claims_table(study)]
+    if retained := judge_retention(study):
+        tables.append(retention_table(retained))
+    return [path for table in tables for path in table.write(directory)]
+
+
+def figures_table(study: Study, dataset: str) -> Table:
+    """Return the paper's layout: rows are thresholds (or arms), columns figures of protocol ``standard``."""
+    arms = arms_of(study, dataset)
+    reference = next((name for name in ("attention", "none") if name in arms), None)
+    p_values = better_p_values(study, dataset, arms, reference)
+    rows = []
+    for arm in arms:
+        records = [result.record for result in study.of(dataset, arm)]
+        cells = [spread_cell(records, dig(*TEST, "per_image", name), p_values.get((arm, name))) for name in COMPARED]
+        pooled = spread_cell(records, dig(*TEST, "pooled", "iou"), None, with_p=False)
+        rows.append((word(row_label(study, arm)), *cells, pooled))
+    columns = [Column(FIGURE_TITLES[name], (name, f"{name}_sd", f"{name}_p")) for name in COMPARED]
+    return Table(
+        name=f"figures-{file_name(dataset)}",
+        title=f"{title_of(study, dataset)}; protocol standard",
+        columns=(row_column(study), *columns, Column("IoU, pooled", ("pooled_iou", "pooled_iou_sd"))),
+        rows=tuple(rows),
+        caption=figures_caption(study, dataset, arms, reference, any(cell.is_bold for row in rows for cell in row)),
+    )
+
+
+def better_p_values(
+    study: Study, dataset: str, arms: Sequence[str], reference: str | None
+) -> dict[tuple[str, str], tuple[float, bool]]:
+    """Return for each arm and figure the p-value of no difference from the reference, and whether it is better.
+
+    By Holm over all cells of the table; cells without pairs of trainings are left out.
+    """
+    if reference is None:
+        return {}
+    cells = [(arm, name) for arm in arms if arm != reference for name in COMPARED]
+    estimates = {cell: compare_arms(study, dataset, cell[0], reference, cell[1]) for cell in cells}
+    known = {cell: estimate for cell, estimate in estimates.items() if estimate is not None}
+    corrected = correct_for_contrasts([estimate.p_value() for estimate in known.values()])
+    return {cell: (p, known[cell].mean > 0) for cell, p in zip(known, corrected, strict=True)}
+
+
+def spread_cell(
+    records: Sequence[dict[str, Any]], read: Read, contrast: tuple[float, bool] | None, *, with_p: bool = True
+) -> Cell:
+    """Return mean ± standard deviation over trainings; bold where the arm is better and the statistics carry it."""
+    values = [value for value in map(read, records) if value is not None]
+    mean = float(np.mean(values)) if values else None
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    p = None if contrast is None else contrast[0]
+    text = show(mean) + ("" if sd is None else f" ± {show(sd)}")
+    is_bold = contrast is not None and contrast[0] < LEVEL and contrast[1]
+    return Cell(text, (mean, sd, p) if with_p else (mean, sd), is_bold)
+
+
+def figures_caption(study: Study, dataset: str, arms: Sequence[str], reference: str | None, has_bold: bool) -> str:
+    results = [result for arm in arms for result in study.of(dataset, arm)]
+    has_classes = results[0].record["data"].get("class_names") is not None
+    many = max(len(study.of(dataset, arm)) for arm in arms) > 1
+    bold = "Nothing is bold: neither attention nor none is among the arms, to compare with."
+    if reference is not None:
+        rule = (
+            f"better than {row_label(study, reference)}, p < .05 over trainings and images, by Holm over all cells of "
+            "the table (a figure undefined in an image counts as 1 there)"
+        )
+        bold = f"Bold: {rule}." if has_bold else f"Nothing is bold: no cell is {rule}."
+    return (
+        "Figures per image of protocol standard at native size, "
+        f"{'mean over classes' if has_classes else 'foreground'}: mean over images in which they are defined"
+        f"{', ± standard deviation over trainings' if many else ''}; pooled: counts added over images, never bold. "
+        f"{counts_of(study, dataset, arms)}. {bold}"
+    )
+
+
+def paper_table(study: Study, dataset: str) -> Table:
+    """Return the published figures of the last epoch, the best epoch on test, and a perfect predictor."""
+    arms = arms_of(study, dataset)
+    scored = (("last", "last"), ("best on test", "best_test"))
+    rows: list[tuple[Cell, ...]] = []
+    for arm in arms:
+        records = [result.record for result in study.of(dataset, arm)]
+        for title, key in scored:
+            cells = [spread_cell(records, dig("metrics", "paper", key, name), None, with_p=False) for name in FIGURES]
+            rows.append((word(row_label(study, arm)), word(title), *cells))
+    ceiling = [dig("metrics", "paper", "ceiling", name)(study.of(dataset, arms[0])[0].record) for name in FIGURES]
+    rows.append((word("ceiling"), word("a perfect predictor"), *(Cell(show(v), (v, None)) for v in ceiling)))
+    missing = Cell("not available", (None, None))
+    rows.append((word("the paper's own"), word("not available"), *(missing for _ in FIGURES)))
+    columns = (Column("Epoch", ("epoch",), "left"), *(Column(FIGURE_TITLES[n], (n, f"{n}_sd")) for n in FIGURES))
+    return Table(
+        name=f"paper-{file_name(dataset)}",
+        title=f"{title_of(study, dataset)}; protocol paper",
+        columns=(row_column(study), *columns),
+        rows=tuple(rows),
+        caption=(
+            "Protocol paper: IoU and Dice by image columns, pixel figures against target = 1, mean over batches of 8; "
+            f"mean over trainings, ± standard deviation. {counts_of(study, dataset, arms)}. Best on test: the epoch "
+            "was chosen on the test images. Nothing is bold: there is one number a training, no figures of images to "
+            "test. The paper's own figures: not available."
+        ),
+    )
+
+
+def diagnostics_table(study: Study, dataset: str) -> Table:
+    """Return what the blocks do, what switching them off changes, and the gap between training and test."""
+    arms = arms_of(study, dataset)
+    has_tuned = any(result.chosen for arm in arms for result in study.of(dataset, arm))
+    rows = []
+    for arm in arms:
+        results = study.of(dataset, arm)
+        last = [last_diagnostics(result.record) for result in results]
+        cells = [mean_cell(last, dig(name)) for name in DIAGNOSTICS]
+        records = [result.record for result in results]
+        cells += [mean_cell(records, dig(*TEST, mode, "changed_pixels"), digits=3, scale=100) for mode in MODES]
+        cells.append(mean_cell(records, OVERFITTING.read, digits=2, scale=100, with_sign=True))
+        rows.append((word(row_label(study, arm)), *cells, *([word(count_choices(results))] if has_tuned else [])))
+    columns = (
+        Column("gamma", ("gamma",)),
+        Column("share of output", ("share_of_output",)),
+        Column("smoothed fraction", ("smoothed_fraction",)),
+        Column("max probability", ("max_probability",)),
+        Column("sink share", ("sink_share",)),
+        Column("gate off changes, %", ("gate_off_changed_pixels",)),
+        Column("bypass changes, %", ("bypass_changed_pixels",)),
+        Column("train − test IoU, points", ("train_minus_test_iou",)),
+        *((Column("chosen", ("chosen",), "left"),) if has_tuned else ()),
+    )
+    return Table(
+        name=f"diagnostics-{file_name(dataset)}",
+        title=f"What the block does; data: {dataset}",
+        columns=(row_column(study), *columns),
+        rows=tuple(rows),
+        caption=(
+            f"Mean over trainings. {counts_of(study, dataset, arms)}. Block: in the epoch whose weights were scored, "
+            "on the first batch of watched images. Gate off and bypass: share of the test pixels whose label changes "
+            "in the same trained network. Train − test: IoU per image on at most 100 training images, minus that on "
+            "test images."
+            + (" Chosen: how often smooth-tuned took which arm, by pooled IoU on validation." if has_tuned else "")
+        ),
+    )
+
+
+def count_choices(results: Iterable[Result]) -> str:
+    counted = Counter(result.chosen for result in results if result.chosen)
+    return ", ".join(f"{name}: {count}" for name, count in counted.most_common())
+
+
+def robustness_table(study: Study, dataset: str) -> Table:
+    """Return how much IoU each corruption leaves, and how still masks and attention hold."""
+    arms = [arm for arm in arms_of(study, dataset) if any(dig(*CORRUPTED)(r.record) for r in study.of(dataset, arm))]
+    records = {arm: [result.record for result in study.of(dataset, arm)] for arm in arms}
+    first = next(found for found in map(dig(*CORRUPTED), records[arms[0]]) if found)
+    names, severities, images = (first[key] for key in ("corruptions", "severities", "images"))  # type: ignore[index]
+    stability: list[tuple[str, str, tuple[str, str], int]] = [
+        (f"{title} under {kind}", f"{kind}_{key}", (kind, key), scale)
+        for kind in ("noise", "shift")
+        for title, key, scale in (("same pixels", "mask_agreement", 100), ("row distance", "row_distance", 1))
+    ]
+    columns = [Column("retention", ("retention",)), *(Column(n.replace("_", " "), (n,)) for n in names)]
+    columns += [Column(title + (", %" if scale == 100 else ""), (name,)) for title, name, _, scale in stability]
+    rows = []
+    for arm in arms:
+        cells = [mean_cell(records[arm], dig(*CORRUPTED, "retention"), digits=1, scale=100)]
+        cells += [mean_cell(records[arm], retention_of(name), digits=1, scale=100) for name in names]
+        cells += [
+            mean_cell(records[arm], dig(*CORRUPTED, "stability", *path), digits=2 if scale == 100 else 4, scale=scale)
+            for _, _, path, scale in stability
+        ]
+        rows.append((word(row_label(study, arm)), *cells))
+    return Table(
+        name=f"robustness-{file_name(dataset)}",
+        title=f"Corrupted images; data: {dataset}",
+        columns=(row_column(study), *columns),
+        rows=tuple(rows),
+        caption=(
+            "Retention: pooled IoU on corrupted images over that on clean ones, %, mean over severities "
+            f"{', '.join(map(str, severities))} and trainings. {counts_of(study, dataset, arms)}, of which {images} in "
+            "each training were corrupted. Same pixels: label unchanged by noise of 2 grey levels, by a shift of 1 px. "
+            "Row distance: largest change of a row of attention, mean over rows. No intervals here, nothing is bold."
+        ),
+    )
+
+
+def retention_of(name: str) -> Read:
+    """Return a reader of the mean retention over severities."""
+
+    def read(record: dict[str, Any]) -> float | None:
+        values: Any = dig(*CORRUPTED, "corruptions", name, "retention")(record)
+        defined = [value for value in values or () if value is not None]
+        return float(np.mean(defined)) if defined else None
+
+    return read
+
+
+def verdict_table(findings: Sequence[Finding]) -> Table:
+    """Return every finding, those of the positive control last."""
+    convention = f"{CONVENTION[0].upper()}{CONVENTION[1:]} (the positive control's p is its own)"
+    return findings_table("verdict", "Verdicts", findings, f"{convention}; points: hundredths of IoU.")
+
+
+def retention_table(findings: Sequence[Finding]) -> Table:
+    """Return every finding on corrupted images."""
+    convention = f"{RETENTION_CONVENTION[0].upper()}{RETENTION_CONVENTION[1:]}; points: hundredths of retention."
+    return findings_table("retention", "Verdicts on corrupted images", findings, convention)
+
+
+def findings_table(name: str, title: str, findings: Sequence[Finding], caption: str) -> Table:
+    rows = []
+    for finding in findings:
+        interval = "–" if finding.low is None else f"{points(finding.low)} to {points(finding.high)}"
+        verdict = finding.verdict + (" (positive control)" if finding.is_control else "")
+        rows.append(
+            (
+                *(word(text) for text in (finding.dataset, finding.arm, finding.reference)),
+                figure(finding.mean, 2, scale=100, with_sign=True),
+                Cell(interval, (finding.low, finding.high)),
+                Cell(f"{finding.p_corrected:.2g}", (finding.p_corrected,)),
+                *(Cell(str(n), (n,)) for n in (finding.replicates, finding.images)),
+                Cell(verdict, (finding.verdict, "yes" if finding.is_control else "no")),
+            )
+        )
+    columns = (
+        *(Column(title, (title.lower(),), "left") for title in ("Dataset", "Arm", "Reference")),
+        Column("difference, points", ("difference",)),
+        Column("95 % interval", ("low", "high")),
+        Column("p", ("p_holm",)),
+        Column("trainings", ("trainings",)),
+        Column("images", ("images",)),
+        Column("verdict", ("verdict", "is_control"), "left"),
+    )
+    return Table(name, title, columns, tuple(rows), caption)
+
+
+def claims_table(study: Study) -> Table:
+    """Return what became of the paper's claims."""
+    rows = []
+    for claim in judge_claims(study):
+        is_elsewhere = claim.outcome != "not tested" and not claim.on_paper_data
+        outcome = claim.outcome + (" (not tested on the paper's data)" if is_elsewhere else "")
+        texts = [word(text) for text in (claim.dataset, claim.source, claim.claim, claim.measured)]
+        rows.append((*texts, Cell(outcome, (claim.outcome, "yes" if claim.on_paper_data else "no"))))
+    columns = (
+        Column("Data", ("dataset",), "left"),
+        Column("Said in", ("source",), "left"),
+        Column("Claim", ("claim",), "wide"),
+        Column("Measured", ("measured",), "wide"),
+        Column("Outcome", ("outcome", "on_paper_data"), "left"),
+    )
+    return Table("claims", "The paper's claims", columns, tuple(rows), f"{CLAIMS_CONVENTION}.")
+
+
+def arms_of(study: Study, dataset: str) -> list[str]:
+    """Return the arms with results, but for the positive control, which stands in the verdicts alone."""
+    return [arm.name for arm in study.config.parsed_arms if study.of(dataset, arm.name)]
+
+
+def is_sweep(study: Study) -> bool:
+    """Return whether the arms are thresholds, and attention, the threshold of 2.0."""
+    arms = [arm for arm in study.config.parsed_arms if arm.name != "attention"]
+    return len(arms) > 1 and all(set(arm.settings) == {"arm", "threshold"} and arm.is_smooth for arm in arms)
+
+
+def row_column(study: Study) -> Column:
+    return Column(*(("Threshold", ("threshold",)) if is_sweep(study) else ("Arm", ("arm",))), "left")
+
+
+def row_label(study: Study, arm: str) -> str:
+    if not is_sweep(study):
+        return arm
+    return "2.0 (plain attention)" if arm == "attention" else arm.removeprefix("smooth-")
+
+
+def title_of(study: Study, dataset: str) -> str:
+    """Return whose layout it is, and of which data."""
+    place = find_place(study, dataset)
+    if place.table is None:
+        return f"The paper's layout; data: {dataset} (in no table of the paper)"
+    return f"Table {place.table} layout; data: {dataset}{'' if place.is_published else ' (stand-in)'}"
+
+
+def counts_of(study: Study, dataset: str, arms: Sequence[str]) -> str:
+    """Return how many trainings and test images are behind a table."""
+    trained = sorted({len(study.of(dataset, arm)) for arm in arms})
+    results = [result for arm in arms for result in study.of(dataset, arm)]
+    images = {stem for result in results for stem in result.record["data"]["split"]["test"]}
+    trainings = f"{trained[0]}" if len(trained) == 1 else f"{trained[0]} to {trained[-1]}"
+    folds = study.config.replicates.folds
+    return (
+        f"{trainings} training{'' if trained == [1] else 's'} of each arm{f' over {folds} folds' if folds else ''}, "
+        f"{len(images)} test images"
+    )
+
+
+def mean_cell(
+    records: Sequence[dict[str, Any]], read: Read, *, digits: int = 3, scale: float = 1, with_sign: bool = False
+) -> Cell:
+    """Return the mean over trainings."""
+    values = [value for value in map(read, records) if value is not None]
+    return figure(float(np.mean(values)) if values else None, digits, scale=scale, with_sign=with_sign)
+
+
+def points(value: float | None) -> str:
+    return show(value, 2, scale=100, with_sign=True)
+
+
+def file_name(dataset: str) -> str:
+    return re.sub(r"[^\w.-]", "_", dataset)

@@ -1,0 +1,116 @@
+"""Whether what a contrast is about does anything in the trained networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from smooth_attention.study.execution.collect import Result
+
+SMALL_GAMMA, FEW, SINK = 0.3, 0.01, 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What switching off changes in the trained networks, mean over replicates.
+
+    Attributes:
+        has_gate: whether the gate was switched off; else the whole block.
+        changed: share of the test pixels whose label changes.
+        reach: the most by which these pixels could move the pooled IoU.
+        margin: difference of IoU that matters.
+        gamma: learned weight of the update, in the chosen epoch; None without.
+        smoothed: smoothed fraction, on validation images; None without a gate.
+        sink: attention that the most attended key gets; None without attention.
+    """
+
+    has_gate: bool
+    changed: float
+    reach: float
+    margin: float
+    gamma: float | None
+    smoothed: float | None
+    sink: float | None
+
+    @property
+    def is_active(self) -> bool:
+        return self.reach >= self.margin
+
+    def explain(self) -> str:
+        """Return what was measured and what to change."""
+        what = "the gate" if self.has_gate else "the block"
+        facts = [f"switching {what} off changes {100 * self.changed:.2g} % of the test pixels"]
+        facts += [
+            f"{name} {value:.3g}"
+            for name, value in (
+                ("gamma", self.gamma),
+                ("smoothed fraction", self.smoothed),
+                ("share of attention on one key", self.sink),
+            )
+            if value is not None
+        ]
+        return f"{', '.join(facts)}; {self.advise()}"
+
+    def advise(self) -> str:
+        """Return what to change, the likeliest cause first."""
+        advice = []
+        if self.gamma is not None and abs(self.gamma) < SMALL_GAMMA:
+            advice.append("start gamma higher (gamma_init 1) or let it learn faster (gamma_rate 10)")
+        if self.smoothed is not None and self.smoothed < FEW:
+            advice.append("lower the threshold, or smooth by fraction 0.25")
+        if self.smoothed is not None and self.smoothed > 1 - FEW:
+            advice.append("raise the threshold, or smooth by fraction 0.25: everywhere the same is no rule")
+        if self.sink is not None and self.sink > SINK:
+            advice.append("give the block an earlier stage or larger images: here nearly all rows attend to one key")
+        if not advice:
+            advice.append("train longer, or put the block at an earlier stage")
+        return "try: " + "; ".join(advice)
+
+
+def measure_activity(results: Sequence[Result], margin: float) -> Activity | None:
+    """Return what the trained networks of an arm do; None for an arm that has nothing to switch off."""
+    tests = [result.record["metrics"]["test"] for result in results]
+    mode = "gate_off" if "gate_off" in tests[0] else "bypass"
+    if mode not in tests[0]:
+        return None
+    diagnostics = [last_diagnostics(result.record) for result in results]
+    return Activity(
+        has_gate=mode == "gate_off",
+        changed=float(np.mean([test[mode]["changed_pixels"] for test in tests])),
+        reach=float(np.mean([reach_of(test[mode]["changed_pixels"], test["pooled"]) for test in tests])),
+        margin=margin,
+        gamma=mean_of(diagnostics, "gamma"),
+        smoothed=mean_of(diagnostics, "smoothed_fraction") if mode == "gate_off" else None,
+        sink=mean_of(diagnostics, "sink_share"),
+    )
+
+
+def reach_of(changed: float, pooled: dict[str, Any]) -> float:
+    """Return the most by which a share of changed pixels could move the pooled IoU: it over the union, by class.
+
+    The union's share of the pixels follows from the figures: ``(1 - accuracy) / (1 - IoU)`` of one class against the
+    rest. Of a perfect class the union is unknown, so that it counts as if it were the changed pixels alone.
+    """
+    classes = [figures for figures in pooled.get("classes", {"": pooled}).values() if figures["iou"] is not None]
+    if changed == 0 or not classes:
+        return 0.0
+    unions = [0.0 if figures["iou"] == 1 else (1 - figures["accuracy"]) / (1 - figures["iou"]) for figures in classes]
+    return float(np.mean([min(1.0, changed / max(union, changed)) for union in unions]))
+
+
+def last_diagnostics(record: dict[str, Any]) -> dict[str, float | None]:
+    """Return the block's figures in the epoch whose weights were scored."""
+    epoch = record["epoch"]["chosen"]
+    found: dict[str, float | None] = {}
+    for name, values in record["diagnostics"].items():
+        listed = values["t"] if isinstance(values, dict) else values
+        found[name] = listed[epoch]
+    return found
+
+
+def mean_of(rows: Sequence[dict[str, float | None]], name: str) -> float | None:
+    values = [row[name] for row in rows if row.get(name) is not None]
+    return float(np.mean(np.array(values, float))) if values else None
