@@ -18,8 +18,9 @@ from smooth_attention.runs.config import RunConfig, write_config
 from smooth_attention.runs.protocols import PAPER_CONVENTION
 from smooth_attention.study.design.arms import TUNED, StudyArm
 from smooth_attention.study.design.config import make_study, write_study
+from smooth_attention.study.design.plan import RUNS
 from smooth_attention.study.execution.collect import Study
-from smooth_attention.study.execution.load import PLAN_FILE, RUNS, STUDY_FILE, load_study
+from smooth_attention.study.execution.load import PLAN_FILE, STUDY_FILE, load_study
 
 FIGURES = ("iou", "dice", "accuracy", "precision", "recall", "f1", "boundary_iou", "hd95_px")
 THRESHOLDS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))

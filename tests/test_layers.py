@@ -1,9 +1,9 @@
-"""The rooms of the package: each imports only rooms to its left, and heavy libraries stay where they belong."""
+"""The rooms of the package: each imports only rooms to its left, heavy libraries stay where they belong, no circles."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -69,6 +69,63 @@ def find_violations(root: Path) -> list[str]:
     return found
 
 
+def read_graph(root: Path) -> dict[str, set[str]]:
+    """From each file to the files of the package that it imports, by their paths below the root."""
+    files = {file.relative_to(root).as_posix(): file for file in sorted(root.rglob("*.py"))}
+    return {
+        name: {target for _, imported in walk_imports(file, root) if (target := file_of(imported, root.name, files))}
+        for name, file in files.items()
+    }
+
+
+def file_of(name: str, package: str, files: Container[str]) -> str | None:
+    """The file behind a dotted name: a module, or the ``__init__`` of a room; None outside the package."""
+    top, *parts = name.split(".")
+    for end in range(len(parts), -1, -1) if top == package else ():
+        path = "/".join(parts[:end])
+        for file in (f"{path}.py", f"{path}/__init__.py".removeprefix("/")):
+            if file in files:
+                return file
+    return None
+
+
+def find_circles(root: Path) -> list[str]:
+    """One chain of files for each circle of imports."""
+    imports, circles = read_graph(root), []
+    while imports:
+        if free := [file for file, targets in imports.items() if not targets & imports.keys()]:
+            imports = {file: targets for file, targets in imports.items() if file not in free}
+            continue
+        chain = [min(imports)]
+        while chain.count(chain[-1]) == 1:
+            chain.append(min(imports[chain[-1]] & imports.keys()))
+        circle = chain[chain.index(chain[-1]) :]
+        circles.append(" -> ".join(circle))
+        imports = {file: targets for file, targets in imports.items() if file not in circle}
+    return sorted(circles)
+
+
+def find_second_addresses(root: Path) -> list[str]:
+    """One sentence for each name that is imported from a file that only imports it itself."""
+    own = {
+        file.relative_to(root).as_posix(): names_of(file) for file in root.rglob("*.py") if file.name != "__init__.py"
+    }
+    found = []
+    for file in sorted(root.rglob("*.py")):
+        for line, name in sorted(walk_imports(file, root)):
+            home, word = file_of(name, root.name, own), name.rpartition(".")[2]
+            if home and word != Path(home).stem and word not in own[home]:
+                found.append(f"{file.relative_to(root).as_posix()}:{line} imports {name}: {home} does not define it")
+    return found
+
+
+def names_of(file: Path) -> set[str]:
+    """What a file defines and assigns."""
+    nodes = [*ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file)))]
+    named = {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    return named | {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+
+
 def is_reexport(node: ast.stmt) -> bool:
     """Whether a statement is a docstring, an import or ``__all__``."""
     if isinstance(node, ast.Expr):
@@ -82,6 +139,14 @@ def test_rooms_import_only_rooms_to_their_left():
     assert find_violations(ROOT) == []
 
 
+def test_no_files_import_each_other_in_a_circle():
+    assert find_circles(ROOT) == []
+
+
+def test_names_are_imported_from_where_they_are_defined():
+    assert find_second_addresses(ROOT) == []
+
+
 def test_rooms_are_the_known_ones():
     rooms = {path.name for path in ROOT.iterdir() if path.is_dir() and any(path.glob("*.py"))}
     assert {"core", "ops", "models"} <= rooms <= set(ROOMS)
@@ -91,6 +156,7 @@ def test_rooms_are_the_known_ones():
 def test_walker_reads_the_whole_package():
     imports = {name for file in ROOT.rglob("*.py") for _, name in walk_imports(file, ROOT)}
     assert {"torch", "smooth_attention.ops", "smooth_attention.core.errors.OptionError"} <= imports
+    assert {"data/sources.py", "models/__init__.py"} <= read_graph(ROOT)["runs/train.py"]
 
 
 @pytest.mark.parametrize(
@@ -142,13 +208,72 @@ def test_walker_reads_the_whole_package():
     ],
 )
 def test_walker_finds_a_planted_violation(tmp_path, file, source, found):
-    path = tmp_path / "house" / file
-    path.parent.mkdir(parents=True)
-    path.write_text(source)
-    violations = find_violations(tmp_path / "house")
+    violations = find_violations(plant(tmp_path, {file: source}))
     assert len(violations) == len(found), violations
     for got, want in zip(violations, found, strict=True):
         assert want in got
+
+
+@pytest.mark.parametrize(
+    ("sources", "found"),
+    [
+        (
+            {"data/a.py": "from house.data.b import x", "data/b.py": "from . import a"},
+            ["data/a.py -> data/b.py -> data/a.py"],
+        ),
+        (
+            {"ops/a.py": "import house.ops.b", "ops/b.py": "from .c import x", "ops/c.py": "from ..ops.a import y"},
+            ["ops/a.py -> ops/b.py -> ops/c.py -> ops/a.py"],
+        ),
+        (
+            {"ops/a.py": "def run():\n    from house.ops.b import x", "ops/b.py": "from house.ops.a import y"},
+            ["ops/a.py -> ops/b.py -> ops/a.py"],
+        ),
+        (
+            {"ops/__init__.py": "from house.ops.a import run", "ops/a.py": "from house.ops import x"},
+            ["ops/__init__.py -> ops/a.py -> ops/__init__.py"],
+        ),
+        (  # two circles, and files that lead into one and out of one
+            {
+                "ops/a.py": "from .b import x\nfrom .z import x",
+                "ops/b.py": "from .a import x",
+                "data/a.py": "from .b import x",
+                "data/b.py": "from .a import x",
+                "ops/z.py": "",
+                "cli/a.py": "from ..ops.a import x",
+            },
+            ["data/a.py -> data/b.py -> data/a.py", "ops/a.py -> ops/b.py -> ops/a.py"],
+        ),
+        ({"ops/a.py": "if TYPE_CHECKING:\n    from house.ops.b import x", "ops/b.py": "from house.ops.a import y"}, []),
+        ({"ops/a.py": "from house.ops.b import c", "ops/b.py": "import ops.a", "ops/c.py": "from .b import x"}, []),
+    ],
+    ids=["two files", "three files", "in a function", "room", "two circles", "types only", "none"],
+)
+def test_finder_finds_a_planted_circle(tmp_path, sources, found):
+    assert find_circles(plant(tmp_path, sources)) == found
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("from house.ops.b import x", ["ops/a.py:1 imports house.ops.b.x: ops/b.py does not define it"]),
+        ("def run():\n    from .b import x", ["ops/a.py:2 imports house.ops.b.x: ops/b.py does not define it"]),
+        ("from house.ops.b import Y, Z, z\nfrom house.ops import b, x\nimport house.ops.b", []),
+    ],
+)
+def test_finder_finds_a_planted_second_address(tmp_path, source, found):
+    there = "from house.core.c import x\nY: int = 1\nclass Z: ...\ndef z(): ..."
+    root = plant(tmp_path, {"ops/a.py": source, "ops/b.py": there, "ops/__init__.py": "from house.core.c import x"})
+    assert find_second_addresses(root) == found
+
+
+def plant(tmp_path: Path, sources: Mapping[str, str]) -> Path:
+    """Write files of a small package and return its root."""
+    root = tmp_path / "house"
+    for file, source in sources.items():
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text(source)
+    return root
 
 
 @pytest.mark.parametrize("name", sorted(VAGUE_NAMES))

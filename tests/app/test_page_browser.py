@@ -19,7 +19,7 @@ from app.conftest import Served, serve
 from browsers import DESK, PHONE, open_browser, overflow_px
 from smooth_attention import load_model, predict
 from smooth_attention.core.records import read_record
-from smooth_attention.data.folder import read_image
+from smooth_attention.data.files import read_image
 from smooth_attention.look.attention import Look
 from smooth_attention.models.rows import Rule
 from smooth_attention.viz.heatmaps import MARK

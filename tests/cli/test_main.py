@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from smooth_attention.cli.main import VERBS, main
-from smooth_attention.data.folder import open_image
+from smooth_attention.data.files import open_image
 
 GOLDEN = Path(__file__).parent / "options.txt"
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from smooth_attention.core.errors import DataError
 from smooth_attention.data import cache as cache_module
-from smooth_attention.data.cache import cached_pairs, check_readable, default_cache, resize_mask
+from smooth_attention.data.cache import cached_pairs, check_readable, resize_mask
 from smooth_attention.data.folder import FolderSource
-from smooth_attention.data.sources import ShapesSource
+from smooth_attention.data.shapes import ShapesSource
 
 SIZE = 24
 
@@ -275,23 +275,6 @@ def test_check_readable_gives_one_sentence_for_each_broken_pair(write_folder, sa
         "e": "differ in size",
     }.items():
         assert sentence in broken[stem]
-
-
-@pytest.mark.parametrize(
-    ("environment", "want"),
-    [
-        ({"SMOOTH_ATTENTION_CACHE": "/named", "XDG_CACHE_HOME": "/xdg"}, "/named"),
-        ({"SMOOTH_ATTENTION_CACHE": "", "XDG_CACHE_HOME": "/xdg"}, "/xdg/smooth-attention"),
-        ({"HOME": "/home/somebody"}, "/home/somebody/.cache/smooth-attention"),
-    ],
-    ids=["named", "XDG", "home"],
-)
-def test_default_cache_is(monkeypatch, environment, want):
-    for name in ("SMOOTH_ATTENTION_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert default_cache() == Path(want)
 
 
 def test_cache_imports_no_torch():

@@ -6,7 +6,7 @@ from PIL import Image
 
 from smooth_attention.data.check import check_source
 from smooth_attention.data.folder import FolderSource
-from smooth_attention.data.sources import ShapesSource
+from smooth_attention.data.shapes import ShapesSource
 from smooth_attention.data.splits import make_split
 
 CLASSES = ("sky", "road", "car")

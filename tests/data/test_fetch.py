@@ -23,7 +23,7 @@ from smooth_attention.data import fetch
 from smooth_attention.data.archives import unpack
 from smooth_attention.data.fetch import DATASETS, fetch_dataset
 from smooth_attention.data.layouts import PUBLISHED
-from smooth_attention.data.sources import open_source
+from smooth_attention.data.opening import open_source
 
 
 @dataclass

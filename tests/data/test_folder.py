@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from smooth_attention.core.errors import DataError
-from smooth_attention.data.folder import MIN_SIDE_PX, FolderSource, read_image, read_mask
+from smooth_attention.data.files import MIN_SIDE_PX, read_image
+from smooth_attention.data.folder import FolderSource, read_mask
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 SHAPE = (40, 36)

@@ -27,9 +27,10 @@ from miniatures import (
 from smooth_attention.core.errors import DataError
 from smooth_attention.data import copies
 from smooth_attention.data.check import check_source
-from smooth_attention.data.folder import FolderSource, open_image
-from smooth_attention.data.layouts import PUBLISHED, open_layout
-from smooth_attention.data.sources import LayoutName, open_source
+from smooth_attention.data.files import open_image
+from smooth_attention.data.folder import FolderSource
+from smooth_attention.data.layouts import PUBLISHED, LayoutName
+from smooth_attention.data.opening import open_layout, open_source
 from smooth_attention.data.splits import make_split
 
 

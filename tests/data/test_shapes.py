@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from smooth_attention.core.errors import OptionError
-from smooth_attention.data.shapes import KINDS, draw_scene
+from smooth_attention.data.opening import open_source
+from smooth_attention.data.shapes import KINDS, ShapesSource, draw_scene
 
 # Kind, mean grey level and foreground share of the first scenes of seed 0 at 64 px: a change of these changes every
 # figure that was ever reported on the generated data.
@@ -127,3 +128,33 @@ def test_negative_numbers_are_refused(numbers):
 def test_too_small_a_size_is_refused():
     with pytest.raises(OptionError, match="at least 32 px, got size=31"):
         draw_scene(0, size=31)
+
+
+def test_shapes_are_pairs_of_the_size_asked_for():
+    source = open_source("shapes", size=48)
+    assert isinstance(source, ShapesSource)
+    assert (source.name, len(source.stems), source.num_labels, source.num_logits) == ("shapes", 320, 2, 1)
+    assert source.stems == tuple(sorted(set(source.stems)))
+    pair = source.load(source.stems[3])
+    assert (pair.image.shape, pair.image.dtype) == ((48, 48, 3), np.uint8)
+    assert (pair.mask.shape, set(np.unique(pair.mask))) == ((48, 48), {0, 1})
+
+
+def test_shapes_are_drawn_by_seed_and_stem_alone():
+    stem = "00003"
+    first, again, other = ShapesSource(9, size=48), ShapesSource(20, size=48), ShapesSource(9, seed=1, size=48)
+    again.load("00004")
+    np.testing.assert_array_equal(first.load(stem).image, again.load(stem).image)
+    np.testing.assert_array_equal(first.load(stem).mask, again.load(stem).mask)
+    assert (first.load(stem).image != other.load(stem).image).any()
+    assert (first.load(stem).image != first.load("00004").image).any()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [ShapesSource(9, seed=1, size=48), ShapesSource(9, size=64), ShapesSource(8, size=48)],
+    ids=["seed", "size", "count"],
+)
+def test_shapes_fingerprint_changes_with_every_setting(other):
+    assert ShapesSource(9, size=48).fingerprint == ShapesSource(9, size=48).fingerprint
+    assert ShapesSource(9, size=48).fingerprint != other.fingerprint

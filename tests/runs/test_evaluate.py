@@ -12,7 +12,7 @@ from sklearn import metrics as oracle
 
 from smooth_attention.core.errors import ConfigError
 from smooth_attention.core.records import write_record
-from smooth_attention.data.folder import open_image
+from smooth_attention.data.files import open_image
 from smooth_attention.models import block_mode, load_model
 from smooth_attention.runs.evaluate import (
     evaluate_run,

@@ -16,7 +16,7 @@ from sklearn import metrics as oracle
 from smooth_attention import PaperUNet
 from smooth_attention.core.errors import ConfigError, DataError
 from smooth_attention.core.records import read_record, write_record
-from smooth_attention.data.folder import open_image
+from smooth_attention.data.files import open_image
 from smooth_attention.metrics.shape import autocorrelation, perimeter2_area, total_variation
 from smooth_attention.models.blocks import SmoothAttention
 from smooth_attention.models.controls import RandomSmoothAttention
@@ -200,7 +200,7 @@ def test_random_arm_is_measured_where_it_smooths() -> None:
 
 def test_attention_figures_are_means_over_images_and_positions(run: Path, cache: Path) -> None:
     from smooth_attention.data.cache import cached_pairs
-    from smooth_attention.data.sources import open_source
+    from smooth_attention.data.opening import open_source
     from smooth_attention.models import load_model
     from smooth_attention.models.diagnostics import captured_inputs
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from smooth_attention.core.errors import DataError, ShapeError
-from smooth_attention.data.folder import open_image
+from smooth_attention.data.files import open_image
 from smooth_attention.models import PaperUNet, Preprocessing, load_model
 from smooth_attention.runs.predict import list_images, predict, predict_files
 from smooth_attention.viz.colours import palette

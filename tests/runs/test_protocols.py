@@ -14,8 +14,8 @@ from PIL import Image
 
 from miniatures import WRITERS, save_image
 from smooth_attention.core.errors import ConfigError, DataError, DataWarning
-from smooth_attention.data.folder import open_image
-from smooth_attention.data.sources import open_source
+from smooth_attention.data.files import open_image
+from smooth_attention.data.opening import open_source
 from smooth_attention.metrics import FIGURES, paper_batch_figures
 from smooth_attention.models import load_model
 from smooth_attention.runs.config import RunConfig, make_config

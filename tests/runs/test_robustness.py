@@ -19,7 +19,8 @@ from smooth_attention.core.files import write_json
 from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.cache import CachedPairs, cached_pairs
 from smooth_attention.data.corruptions import corrupt
-from smooth_attention.data.sources import Source, open_source
+from smooth_attention.data.opening import open_source
+from smooth_attention.data.sources import Source
 from smooth_attention.models import Preprocessing, SmoothAttention
 from smooth_attention.models.controls import RandomSmoothAttention
 from smooth_attention.models.network import Network

@@ -24,8 +24,8 @@ from torch.nn.functional import one_hot
 from smooth_attention.core.errors import ConfigError, DataError, DataWarning, RunError, ShapeError
 from smooth_attention.core.records import read_record, write_record
 from smooth_attention.core.seeds import derive_seed
-from smooth_attention.data.folder import open_image
-from smooth_attention.data.sources import open_source
+from smooth_attention.data.files import open_image
+from smooth_attention.data.opening import open_source
 from smooth_attention.models import load_model
 from smooth_attention.runs.config import RunConfig
 from smooth_attention.runs.fit import choose_precision

@@ -11,6 +11,7 @@ from smooth_attention.app.session import ERRORS, RECOMPUTED, Caption, Seen, Sess
 from smooth_attention.data.cache import resize_mask
 from smooth_attention.models.rows import Rule, describe_rule
 from smooth_attention.runs.evaluate import image_iou, show_iou
+from smooth_attention.viz.colours import IGNORED
 from smooth_attention.viz.heatmaps import (
     ATTENTION,
     POWER,
@@ -22,7 +23,7 @@ from smooth_attention.viz.heatmaps import (
     heat_overlay,
     mark_box,
 )
-from smooth_attention.viz.overlays import IGNORED, Picture, error_overlay, mask_overlay, overlay_key
+from smooth_attention.viz.overlays import Picture, error_overlay, mask_overlay, overlay_key
 from smooth_attention.viz.surfaces import scatter_chart, surface_chart
 
 if TYPE_CHECKING:

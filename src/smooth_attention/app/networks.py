@@ -10,8 +10,9 @@ from typing import Any
 
 from smooth_attention.core.errors import DataError, OptionError
 from smooth_attention.core.records import RECORD, read_record
-from smooth_attention.data.cache import default_cache
-from smooth_attention.data.sources import Pair, Source, open_source
+from smooth_attention.data.cache_root import default_cache
+from smooth_attention.data.opening import open_source
+from smooth_attention.data.sources import Pair, Source
 from smooth_attention.models.network import Network
 from smooth_attention.models.smp import create_model
 from smooth_attention.models.store import load_model

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from smooth_attention.core.errors import DataError
-from smooth_attention.data.folder import read_image
+from smooth_attention.data.files import read_image
 
 MAX_MEGAPIXELS = 50
 MIN_SIDE_PX = 8

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from smooth_attention.cli.options import read_options
-from smooth_attention.data.sources import LayoutName
+from smooth_attention.data.layouts import LayoutName
 
 SHOWN = 20
 
@@ -31,7 +31,7 @@ def run(arguments: list[str], prog: str) -> None:
     from smooth_attention.core.errors import DataError
     from smooth_attention.core.files import write_text
     from smooth_attention.data.check import check_source, propose_groups
-    from smooth_attention.data.sources import open_source
+    from smooth_attention.data.opening import open_source
 
     if options.output and not options.near_duplicates:
         raise DataError("--output takes the groups that --near-duplicates proposes; give both or neither")

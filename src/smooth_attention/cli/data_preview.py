@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from smooth_attention.cli.options import read_options
-from smooth_attention.data.sources import LayoutName
+from smooth_attention.data.layouts import LayoutName
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def run(arguments: list[str], prog: str) -> None:
     from smooth_attention.cli.tables import print_line
     from smooth_attention.core.errors import OptionError
     from smooth_attention.core.files import write_bytes
-    from smooth_attention.data.sources import open_source
+    from smooth_attention.data.opening import open_source
     from smooth_attention.runs.pictures import encode_figure
     from smooth_attention.viz.overlays import Sample, sample_grid
 

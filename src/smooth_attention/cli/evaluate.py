@@ -31,7 +31,7 @@ def run(arguments: list[str], prog: str) -> None:
 
     from smooth_attention.cli.tables import print_line, print_metrics
     from smooth_attention.core.files import write_json
-    from smooth_attention.data.cache import default_cache
+    from smooth_attention.data.cache_root import default_cache
     from smooth_attention.models.blocks import Mode
     from smooth_attention.runs.evaluate import evaluate_run
 

@@ -40,7 +40,7 @@ def run(arguments: list[str], prog: str) -> None:
     options = read_options(FiguresOptions, arguments, prog)
 
     from smooth_attention.cli.tables import print_line
-    from smooth_attention.data.cache import default_cache
+    from smooth_attention.data.cache_root import default_cache
     from smooth_attention.look.figures import write_figures
 
     for path in write_figures(

@@ -24,7 +24,7 @@ def run(arguments: list[str], prog: str) -> None:
     options = read_options(LookOptions, arguments, prog)
 
     from smooth_attention.cli.tables import print_line
-    from smooth_attention.data.cache import default_cache
+    from smooth_attention.data.cache_root import default_cache
     from smooth_attention.look.page import write_look_page
 
     stems = write_look_page(options.run, options.output, cache=default_cache(), samples=options.samples)

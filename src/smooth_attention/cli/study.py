@@ -125,7 +125,7 @@ def run(arguments: list[str], prog: str) -> None:
     output: Path = options["output"]
     command = shlex.join([*prog.split(), *arguments])
 
-    from smooth_attention.data.cache import default_cache
+    from smooth_attention.data.cache_root import default_cache
     from smooth_attention.study.conduct import conclude, run_study
 
     if options["report_only"]:

@@ -30,7 +30,7 @@ def run(arguments: list[str], prog: str) -> None:
     config = make_config(options)
 
     from smooth_attention.cli.tables import print_run
-    from smooth_attention.data.cache import default_cache
+    from smooth_attention.data.cache_root import default_cache
     from smooth_attention.runs.train import train
 
     record = train(config, output, cache=default_cache())

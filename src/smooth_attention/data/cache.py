@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -136,10 +135,3 @@ def check_readable(source: Source) -> dict[str, str]:
         except DataError as error:
             broken[stem] = str(error)
     return broken
-
-
-def default_cache() -> Path:
-    """Return where caches live unless told otherwise: ``SMOOTH_ATTENTION_CACHE`` or the user's cache directory."""
-    if named := os.environ.get("SMOOTH_ATTENTION_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smooth-attention"

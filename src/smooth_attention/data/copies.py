@@ -10,7 +10,7 @@ import numpy as np
 
 from smooth_attention.core.errors import DataError
 from smooth_attention.core.files import write_json
-from smooth_attention.data.cache import default_cache
+from smooth_attention.data.cache_root import default_cache
 from smooth_attention.data.files import FileSource, read_image
 from smooth_attention.data.near_duplicates import MAX_DISTANCE, group_near_duplicates
 

@@ -11,32 +11,16 @@ import numpy as np
 
 from smooth_attention.core.errors import DataError
 from smooth_attention.data.files import (
-    MIN_SIDE_PX,
-    SUFFIXES,
     FileSource,
     files_by_name,
     list_images,
     name_strays,
-    open_image,
-    read_image,
     read_stems,
     read_text,
     single_channel,
 )
 from smooth_attention.data.sources import IGNORED
 
-__all__ = [
-    "MIN_SIDE_PX",
-    "SUFFIXES",
-    "FolderSource",
-    "files_by_mask_stem",
-    "files_by_stem",
-    "open_image",
-    "read_classes",
-    "read_groups",
-    "read_image",
-    "read_mask",
-]
 MASK_ENDINGS = ("_mask", "_segmentation", "_seg", "_label")
 PARTS = ("train", "val", "test")
 

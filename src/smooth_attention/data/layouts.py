@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from smooth_attention.core.errors import DataError
 from smooth_attention.data.archives import is_archive
-from smooth_attention.data.copies import group_copies
 from smooth_attention.data.files import (
     FileSource,
     files_by_name,
@@ -23,8 +23,8 @@ from smooth_attention.data.files import (
     read_text,
     single_channel,
 )
-from smooth_attention.data.folder import FolderSource
-from smooth_attention.data.sources import LayoutName
+
+LayoutName = Literal["folder", "birds", "fish", "fire", "instruments", "flood"]  # folder, and those of PUBLISHED
 
 FOREGROUND = 128  # grey values from here on are foreground
 
@@ -169,6 +169,8 @@ class FishSource(PublishedSource):
     @cached_property
     def groups(self) -> Mapping[str, str]:  # type: ignore[override]
         """From stem to the first stem that shows the same photo; found once, then read from the cache directory."""
+        from smooth_attention.data.copies import group_copies  # late: scipy, which no other layout needs
+
         by_species: dict[str, list[str]] = {}
         for stem in self.stems:
             by_species.setdefault(self.image_files[stem].parent.name, []).append(stem)
@@ -250,26 +252,6 @@ class FloodSource(PublishedSource):
 PUBLISHED: dict[str, type[PublishedSource]] = {
     layout.name: layout for layout in (BirdsSource, FishSource, FireSource, InstrumentsSource, FloodSource)
 }
-
-
-def open_layout(root: Path, layout: LayoutName | None = None) -> FileSource:
-    """Return the data in a directory, its layout recognised unless it is named.
-
-    Raises:
-        DataError: where the directory has no known layout, or more than one.
-    """
-    name = recognise(root) if layout is None else layout
-    return FolderSource(root) if name == "folder" else PUBLISHED[name](root)
-
-
-def recognise(root: Path) -> str:
-    """Return the name of the layout of a directory: a published one, otherwise ``folder``."""
-    found = [name for name, layout in PUBLISHED.items() if layout.recognises(root)]
-    if len(found) > 1:
-        raise DataError(f"{root} holds the layouts {' and '.join(found)}; give the directory of one, or name --layout")
-    if not found and root.is_dir() and not (root / "images").is_dir() and archives_in(root):
-        raise missing(root, f"no layout is recognised in {root}")
-    return found[0] if found else "folder"
 
 
 def missing(root: Path, sentence: str, tree: Path | None = None) -> DataError:

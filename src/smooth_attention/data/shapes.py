@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from smooth_attention.core.errors import OptionError
 from smooth_attention.data.canvas import Canvas, photograph
 from smooth_attention.data.scenery import PAINTERS
+from smooth_attention.data.sources import Pair, Source
 
 KINDS = ("objects", "tools", "flames", "regions")
+GENERATION = 1  # raised whenever draw_scene draws another picture for the same seed
 SMALLEST_SIZE = 32  # the deepest stride of the encoders; below it nothing is left to recognise either
 
 
@@ -68,3 +70,28 @@ def draw_scene(index: int, *, seed: int = 0, size: int = 224) -> Scene:
     mask = PAINTERS[kind](canvas)
     image = photograph(canvas, np.random.Generator(np.random.PCG64(for_sensor)))
     return Scene(image, mask.astype(np.uint8), kind)
+
+
+class ShapesSource(Source):
+    """Generated scenes: deterministic by seed, no files, nothing to download.
+
+    Args:
+        count: number of scenes.
+        seed: of the whole set.
+        size: side of a scene in pixels.
+    """
+
+    def __init__(self, count: int = 320, seed: int = 0, size: int = 224) -> None:
+        self.name, self.seed, self.size = "shapes", seed, size
+        self.stems = tuple(f"{index:05d}" for index in range(count))
+        self.groups = {stem: stem for stem in self.stems}
+
+    def load(self, stem: str) -> Pair:
+        scene = draw_scene(int(stem), seed=self.seed, size=self.size)
+        return Pair(scene.image, scene.mask)
+
+    def digest(self, stem: str) -> str:
+        return f"shapes-{GENERATION}-{self.seed}-{self.size}-{stem}"
+
+    def image_digest(self, stem: str) -> str:
+        return self.digest(stem)

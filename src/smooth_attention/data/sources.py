@@ -7,15 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 
 from smooth_attention.core.errors import DataError
 
 IGNORED = 255
-LayoutName = Literal["folder", "birds", "fish", "fire", "instruments", "flood"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,59 +129,11 @@ class Subset(Source):
     def load_grey(self, stem: str) -> np.ndarray:
         return self.whole.load_grey(stem)
 
+    def read_labels(self, stem: str) -> np.ndarray:
+        return self.whole.read_labels(stem)
+
     def digest(self, stem: str) -> str:
         return self.whole.digest(stem)
 
     def image_digest(self, stem: str) -> str:
         return self.whole.image_digest(stem)
-
-
-class ShapesSource(Source):
-    """Generated scenes: deterministic by seed, no files, nothing to download.
-
-    Args:
-        count: number of scenes.
-        seed: of the whole set.
-        size: side of a scene in pixels.
-    """
-
-    def __init__(self, count: int = 320, seed: int = 0, size: int = 224) -> None:
-        self.name, self.seed, self.size = "shapes", seed, size
-        self.stems = tuple(f"{index:05d}" for index in range(count))
-        self.groups = {stem: stem for stem in self.stems}
-
-    def load(self, stem: str) -> Pair:
-        from smooth_attention.data.shapes import draw_scene
-
-        scene = draw_scene(int(stem), seed=self.seed, size=self.size)
-        return Pair(scene.image, scene.mask)
-
-    def digest(self, stem: str) -> str:
-        return f"shapes-{GENERATION}-{self.seed}-{self.size}-{stem}"
-
-    def image_digest(self, stem: str) -> str:
-        return self.digest(stem)
-
-
-GENERATION = 1  # raised whenever draw_scene draws another picture for the same seed
-
-
-def open_source(data: str | Path, layout: LayoutName | None = None, *, size: int = 224) -> Source:
-    """Return the source behind ``shapes`` or a path.
-
-    Args:
-        data: ``"shapes"`` or a directory.
-        layout: its name, or None to recognise it.
-        size: side of generated scenes in pixels.
-
-    Raises:
-        DataError: where there is no such directory or its layout is not recognised.
-    """
-    from smooth_attention.data.layouts import open_layout
-
-    if str(data) == "shapes" and layout is None:
-        return ShapesSource(size=size)
-    if layout not in (None, *get_args(LayoutName)):
-        known = ", ".join(get_args(LayoutName))
-        raise DataError(f"no layout {layout!r}; known: {known}; leave it out to have it recognised")
-    return open_layout(Path(data), layout)

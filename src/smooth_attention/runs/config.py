@@ -15,7 +15,7 @@ from smooth_attention.core.errors import ConfigError
 from smooth_attention.core.files import write_text
 from smooth_attention.core.names import suggest
 from smooth_attention.core.networks import Architecture, default_stages
-from smooth_attention.data.sources import LayoutName
+from smooth_attention.data.layouts import LayoutName
 
 PROTOCOL_DEFAULTS: dict[str, dict[str, Any]] = {
     "standard": {

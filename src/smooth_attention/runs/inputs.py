@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from smooth_attention.core.errors import DataError
 from smooth_attention.data.cache import check_readable
-from smooth_attention.data.sources import Source, open_source
+from smooth_attention.data.opening import open_source
+from smooth_attention.data.sources import Source
 from smooth_attention.runs.config import RunConfig
 
 

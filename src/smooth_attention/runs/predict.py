@@ -12,7 +12,7 @@ from PIL import Image
 from smooth_attention.core.errors import DataError, ShapeError
 from smooth_attention.core.files import write_bytes
 from smooth_attention.data.cache import resize_image
-from smooth_attention.data.folder import SUFFIXES, read_image
+from smooth_attention.data.files import SUFFIXES, read_image
 from smooth_attention.models.network import Network
 from smooth_attention.runs.evaluate import label_map, probabilities, resize_logits
 from smooth_attention.runs.pictures import encode_array, encode_image, encode_mask

@@ -12,7 +12,7 @@ from PIL import Image
 from smooth_attention.core.errors import ConfigError, DataError
 from smooth_attention.core.files import write_bytes
 from smooth_attention.core.records import write_record
-from smooth_attention.data.sources import open_source
+from smooth_attention.data.opening import open_source
 from smooth_attention.runs.pictures import encode_mask
 from smooth_attention.study.execution.collect import Study
 from smooth_attention.study.execution.load import load_study

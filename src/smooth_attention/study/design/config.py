@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from smooth_attention.core.errors import ConfigError
 from smooth_attention.core.files import write_text
-from smooth_attention.data.sources import LayoutName
+from smooth_attention.data.layouts import LayoutName
 from smooth_attention.runs.config import RunConfig, checked, given, read_mapping
 from smooth_attention.study.design.arms import TUNED, StudyArm, find_arm, half_of, parse_arms
 

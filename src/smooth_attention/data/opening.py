@@ -1,0 +1,52 @@
+"""Opening data: generated scenes, or a directory whose layout is named or recognised."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+from smooth_attention.core.errors import DataError
+from smooth_attention.data.files import FileSource
+from smooth_attention.data.folder import FolderSource
+from smooth_attention.data.layouts import PUBLISHED, LayoutName, archives_in, missing
+from smooth_attention.data.shapes import ShapesSource
+from smooth_attention.data.sources import Source
+
+
+def open_source(data: str | Path, layout: LayoutName | None = None, *, size: int = 224) -> Source:
+    """Return the source behind ``shapes`` or a path.
+
+    Args:
+        data: ``"shapes"`` or a directory.
+        layout: its name, or None to recognise it.
+        size: side of generated scenes in pixels.
+
+    Raises:
+        DataError: where there is no such directory or its layout is not recognised.
+    """
+    if str(data) == "shapes" and layout is None:
+        return ShapesSource(size=size)
+    if layout not in (None, *get_args(LayoutName)):
+        known = ", ".join(get_args(LayoutName))
+        raise DataError(f"no layout {layout!r}; known: {known}; leave it out to have it recognised")
+    return open_layout(Path(data), layout)
+
+
+def open_layout(root: Path, layout: LayoutName | None = None) -> FileSource:
+    """Return the data in a directory, its layout recognised unless it is named.
+
+    Raises:
+        DataError: where the directory has no known layout, or more than one.
+    """
+    name = recognise(root) if layout is None else layout
+    return FolderSource(root) if name == "folder" else PUBLISHED[name](root)
+
+
+def recognise(root: Path) -> str:
+    """Return the name of the layout of a directory: a published one, otherwise ``folder``."""
+    found = [name for name, layout in PUBLISHED.items() if layout.recognises(root)]
+    if len(found) > 1:
+        raise DataError(f"{root} holds the layouts {' and '.join(found)}; give the directory of one, or name --layout")
+    if not found and root.is_dir() and not (root / "images").is_dir() and archives_in(root):
+        raise missing(root, f"no layout is recognised in {root}")
+    return found[0] if found else "folder"
