@@ -16,14 +16,28 @@ from smooth_attention.core.errors import ConfigError
 from smooth_attention.core.locks import exclusive
 
 HOLD = """
-import os, sys, time
+import os, subprocess, sys, time
 from pathlib import Path
 from smooth_attention.core.locks import exclusive
+
+def leave_in_a_child():
+    with exclusive(Path(sys.argv[1]), refusal="taken"):
+        if (child := os.fork()) == 0:
+            return
+        os.waitpid(child, 0)
+        print("held", flush=True)
+        time.sleep(60)
+
+if sys.argv[2] == "leave":
+    leave_in_a_child()
+    sys.exit()
 with exclusive(Path(sys.argv[1]), refusal="taken"):
     if sys.argv[2] == "fork" and os.fork() == 0:
         os.setsid()
         print(os.getpid(), flush=True)
         time.sleep(60)
+    elif sys.argv[2] == "spawn":
+        print(subprocess.Popen(["sleep", "60"], start_new_session=True, close_fds=False).pid, flush=True)
     elif sys.argv[2] == "hold":
         print("held", flush=True)
     time.sleep(60)
@@ -42,9 +56,10 @@ def holder(path: Path, way: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         process.stdout.close()
 
 
-def test_lock_is_refused_while_held_and_free_once_its_process_was_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["hold", "leave"])  # leave: a forked child has left the context before
+def test_lock_is_refused_while_held_and_free_once_its_process_was_killed(tmp_path: Path, way: str) -> None:
     path = tmp_path / "deep" / ".lock"
-    with holder(path, "hold") as (process, said):
+    with holder(path, way) as (process, said):
         assert said == "held"
         with pytest.raises(ConfigError, match="study is at work"), exclusive(path, refusal="study is at work"):
             pass
@@ -54,9 +69,10 @@ def test_lock_is_refused_while_held_and_free_once_its_process_was_killed(tmp_pat
             pass
 
 
-def test_lock_is_not_inherited_by_a_child_that_lives_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["fork", "spawn"])
+def test_lock_is_not_inherited_by_a_child_that_lives_on(tmp_path: Path, way: str) -> None:
     path = tmp_path / ".lock"
-    with holder(path, "fork") as (process, child):
+    with holder(path, way) as (process, child):
         try:
             process.kill()
             process.wait()
@@ -73,3 +89,11 @@ def test_lock_is_waited_for(tmp_path: Path) -> None:
         subprocess.Popen(["sh", "-c", f"sleep 0.5; kill -9 {process.pid}"]).wait()
         with exclusive(path, refusal="never", patience_seconds=30):
             pass
+
+
+def test_lock_is_free_after_the_context_and_after_an_error_in_it(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    for _ in range(2):
+        with pytest.raises(KeyError), exclusive(path, refusal="kept"):
+            raise KeyError
+    assert path.read_bytes() == b""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from smooth_attention.core.errors import ConfigError
 
@@ -17,8 +17,8 @@ PAUSE_SECONDS = 0.2
 def exclusive(path: Path, *, refusal: str, patience_seconds: float = 0.0) -> Iterator[None]:
     """Hold the lock of ``path`` inside the context.
 
-    A POSIX record lock: the system drops it when the process ends, however it ends, and a forked or spawned child does
-    not have it. The file stays; it means nothing without the lock.
+    The system drops the lock when the process ends, however it ends, and a forked or spawned child does not have it.
+    The file stays; it means nothing without the lock.
 
     Args:
         path: the lock file, made where it is missing.
@@ -29,14 +29,11 @@ def exclusive(path: Path, *, refusal: str, patience_seconds: float = 0.0) -> Ite
         ConfigError: where it is still held after that.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + patience_seconds
-    with path.open("a", encoding="utf-8") as file:
-        while True:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except (BlockingIOError, PermissionError) as error:  # POSIX allows either
-                if time.monotonic() >= deadline:
-                    raise ConfigError(refusal) from error
-                time.sleep(PAUSE_SECONDS)
+    # a soft lock, the library's way out on odd file systems, would outlive a killed process
+    lock = FileLock(path, timeout=patience_seconds, poll_interval=PAUSE_SECONDS, fallback_to_soft=False)
+    try:
+        held = lock.acquire()
+    except Timeout as error:
+        raise ConfigError(refusal) from error
+    with held:
         yield
