@@ -143,6 +143,10 @@ def test_no_files_import_each_other_in_a_circle():
     assert find_circles(ROOT) == []
 
 
+def test_specification_serves_no_fast_path():
+    assert [file for file, targets in read_graph(ROOT).items() if "ops/reference.py" in targets] == []
+
+
 def test_names_are_imported_from_where_they_are_defined():
     assert find_second_addresses(ROOT) == []
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from smooth_attention.ops import roughness, strips
-from smooth_attention.ops.dense import compute_roughness
+from smooth_attention.ops.dense import compute_attention, compute_roughness
 from smooth_attention.ops.log_sum_exp import log_sum_exp
-from smooth_attention.ops.reference import compute_attention, reference
+from smooth_attention.ops.reference import reference
 from smooth_attention.ops.strips import find_steepest, measure_roughness
 
 GRIDS = [(1,), (40,), (1, 1), (1, 9), (9, 1), (13, 11), (3, 4, 5), (6, 1, 7)]

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from smooth_attention.core.grids import neighbour_offsets
+from smooth_attention.ops.dense import compute_attention
 from smooth_attention.ops.neighbours import shift_positions
-from smooth_attention.ops.reference import compute_attention, reference
+from smooth_attention.ops.reference import reference
 from smooth_attention.ops.triton_gate import (
     _choose_tiles,
     _compare,

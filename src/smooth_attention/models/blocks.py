@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from smooth_attention import ops
 from smooth_attention.core.errors import OptionError, ShapeError
 from smooth_attention.ops.checks import check_rule, check_scale
-from smooth_attention.ops.reference import autocast_off
+from smooth_attention.ops.precision import autocast_off
 
 Mode = Literal["on", "gate_off", "bypass"]
 Logits = Literal["dot", "cosine"]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING
+from typing import Any
+
+from torch import Tensor
 
 from smooth_attention.core.errors import DataError, OptionError
+from smooth_attention.models.preprocessing import Preprocessing
 from smooth_attention.models.saved import CONFIG, WEIGHTS, write_saved
-
-if TYPE_CHECKING:
-    from smooth_attention.models.network import Network
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -43,18 +44,30 @@ def fetch(name: str) -> Path:
     return files[0].parent
 
 
-def push(net: Network, name: str, *, licence: str | None, private: bool) -> str:
-    """Upload a network's model directory and return its page; see :meth:`Network.push_to_hub`."""
+def push(
+    name: str,
+    recipe: Mapping[str, Any],
+    preprocessing: Preprocessing,
+    facts: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    *,
+    private: bool,
+) -> str:
+    """Upload a model directory of these parts and return its page; see :meth:`Network.push_to_hub`.
+
+    Raises:
+        OptionError: where the name is none of the hub.
+        DataError: where the hub refuses or can't be reached.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError
 
     if not is_hub_name(name):
         raise OptionError(f"a model on the hub is called owner/name, got {name!r}")
     api = HfApi(library_name="smooth-attention")
-    net.state_licence(licence)
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary) / "model"
-        write_saved(directory, net.recipe, net.preprocessing, net.facts, net.state_dict(), name=name)
+        write_saved(directory, recipe, preprocessing, facts, tensors, name=name)
         try:
             address = str(api.create_repo(name, private=private, exist_ok=True))
             api.upload_folder(repo_id=name, folder_path=directory, commit_message="Upload the model")

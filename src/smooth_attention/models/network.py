@@ -105,7 +105,8 @@ class Network(nn.Module):
         Raises:
             DataError: where the hub refuses or can't be reached.
         """
-        return push(self, name, licence=licence, private=private)
+        self.state_licence(licence)
+        return push(name, self.recipe, self.preprocessing, self.facts, self.state_dict(), private=private)
 
 
 def check_classes(classes: int) -> int:

@@ -26,11 +26,11 @@ from smooth_attention.ops.checks import (
     check_tensors,
     is_readable,
 )
-from smooth_attention.ops.dense import compute_roughness, dense_gate
+from smooth_attention.ops.dense import compute_attention, compute_roughness, dense_gate
 from smooth_attention.ops.dispatch import check_backend_name, choose_backend, find_gate, traced_gate
 from smooth_attention.ops.gates import always_smooths, closed_gate, never_smooths, open_gate
 from smooth_attention.ops.neighbours import average_neighbours, shift_positions
-from smooth_attention.ops.reference import autocast_off, compute_attention
+from smooth_attention.ops.precision import autocast_off
 from smooth_attention.ops.strips import measure_roughness
 
 

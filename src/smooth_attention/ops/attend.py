@@ -19,7 +19,7 @@ from torch import Tensor
 from smooth_attention.ops.checks import broadcast_batch, is_readable
 from smooth_attention.ops.gates import find_nan_rows
 from smooth_attention.ops.log_sum_exp import attend_with_lse, fused_why_not
-from smooth_attention.ops.reference import autocast_off
+from smooth_attention.ops.precision import autocast_off
 
 
 def attend(

@@ -1,4 +1,4 @@
-"""The dense gate: roughness from the N x N matrix, each pair of neighbouring rows compared once.
+"""The dense gate: rows of attention, roughness from the N x N matrix, each pair of neighbouring rows compared once.
 
 Shapes: `B` leading dimensions, `N` query positions, `S` keys, `E` width; rows stand as (B, *grid, S).
 """
@@ -14,7 +14,20 @@ from torch import Tensor
 
 from smooth_attention.core.grids import Offset, half_directions
 from smooth_attention.ops.gates import decide_gate
-from smooth_attention.ops.reference import compute_attention
+from smooth_attention.ops.precision import autocast_off
+
+
+def compute_attention(
+    query: Float[Tensor, "... n e"], key: Float[Tensor, "... s e"], scale: float
+) -> Float[Tensor, "... n s"]:
+    """Return the rows of attention before smoothing, in float32 at least, under autocast too.
+
+    Half precision moves attention by up to a tenth at the logits of trained networks: enough to flip a gate.
+    """
+    wide = torch.promote_types(query.dtype, torch.float32)
+    with autocast_off(query.device):
+        logits_BNS = scale * (query.to(wide) @ key.to(wide).mT)
+        return logits_BNS.softmax(dim=-1)
 
 
 def compute_roughness(attention: Float[Tensor, "... n s"], grid: tuple[int, ...]) -> Float[Tensor, "... n"]:

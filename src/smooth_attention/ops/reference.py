@@ -6,7 +6,6 @@ value.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from smooth_attention.core.grids import neighbour_offsets
 from smooth_attention.ops.gates import decide_gate
 from smooth_attention.ops.neighbours import shift_positions
+from smooth_attention.ops.precision import autocast_off
 
 
 class Reference(NamedTuple):
@@ -50,7 +50,10 @@ def reference(
         "Smooth Attention: Improving Image Semantic Segmentation", preprint 202409.1283. ``fraction``, other scales than
         1 and grids of other than two axes are ours.
     """
-    attention_BNS = compute_attention(query, key, scale)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    wide = torch.promote_types(query.dtype, torch.float32)
+    with autocast_off(query.device):
+        attention_BNS = (scale * (query.to(wide) @ key.to(wide).mT)).softmax(dim=-1)
     positions = torch.arange(query.shape[-2], device=query.device)
     neighbours_NK = torch.stack([shift_positions(positions, o, grid) for o in neighbour_offsets(len(grid))], dim=-1)
     neighbours_BNKS = attention_BNS[..., neighbours_NK, :]
@@ -60,25 +63,3 @@ def reference(
     with autocast_off(query.device):
         output = smoothed_BNS @ value.to(smoothed_BNS.dtype)
     return Reference(output, smoothed_BNS, roughness, gate)
-
-
-def compute_attention(
-    query: Float[Tensor, "... n e"], key: Float[Tensor, "... s e"], scale: float | None
-) -> Float[Tensor, "... n s"]:
-    """Return the rows of attention before smoothing, in float32 at least, under autocast too.
-
-    Half precision moves attention by up to a tenth at the logits of trained networks: enough to flip a gate.
-    """
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    wide = torch.promote_types(query.dtype, torch.float32)
-    with autocast_off(query.device):
-        logits_BNS = scale * (query.to(wide) @ key.to(wide).mT)
-        return logits_BNS.softmax(dim=-1)
-
-
-def autocast_off(device: torch.device) -> AbstractContextManager[None]:
-    """Return a context in which operations keep the dtype of what they are given."""
-    # Without need no context: it would stand in exported graphs.
-    if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
