@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from smooth_attention.study.design.plan import Forecast
     from smooth_attention.study.execution.collect import Study
     from smooth_attention.study.execution.runner import Progress, Report
-    from smooth_attention.study.verdicts.findings import Finding
+    from smooth_attention.study.verdicts.conclusions import Conclusions
 
 DEFAULT_PRESET = "quick"
 OWN = ("layout", "protocol", "margin", "half_data", "corruptions", "budget")  # fields of StudyConfig that are options
@@ -167,19 +167,18 @@ def show_forecast(expected: Forecast) -> None:
         print_line(f"{dataset}: the study could see {seen}")
 
 
-def show_findings(study: Study, findings: tuple[Finding, ...]) -> None:
+def show_findings(study: Study, conclusions: Conclusions) -> None:
     """Print the verdicts and where the rest is.
 
     Raises:
         RunError: where runs failed, after everything was printed.
     """
     from smooth_attention.cli.tables import print_line
-    from smooth_attention.study.verdicts.corrupted import judge_retention
     from smooth_attention.study.verdicts.findings import CONVENTION
 
     done = sum(result.chosen is None for result in study.results)
     print_line(f"{done} of {study.planned} runs are finished")
-    for finding in (*findings, *judge_retention(study)):
+    for finding in (*conclusions.findings, *conclusions.retained):
         print_line(f"- {finding.sentence}")
     print_line(CONVENTION)
     if study.results:

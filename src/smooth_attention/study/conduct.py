@@ -36,9 +36,7 @@ from smooth_attention.study.reporting.report import write_report
 from smooth_attention.study.reporting.results import write_results
 from smooth_attention.study.reporting.samples import write_samples
 from smooth_attention.study.reporting.tables import write_tables
-from smooth_attention.study.verdicts.claims import judge_claims
-from smooth_attention.study.verdicts.findings import Finding
-from smooth_attention.study.verdicts.verdict import judge
+from smooth_attention.study.verdicts.conclusions import Conclusions, judge_study
 
 LOCK = ".lock"
 
@@ -81,7 +79,7 @@ def run_study(
     announce: Callable[[Forecast], None],
     dry_run: bool = False,
     ray: str | None = None,
-) -> tuple[Study, tuple[Finding, ...]] | None:
+) -> tuple[Study, Conclusions] | None:
     """Do a study, or what is left of it, and write its tables and report.
 
     Args:
@@ -95,7 +93,7 @@ def run_study(
         ray: address of a Ray cluster, ``local`` for one on this machine, None for no Ray.
 
     Returns:
-        The study and its findings; None after a dry run.
+        The study and its conclusions; None after a dry run.
 
     Raises:
         RequestError: on data, options or a directory that can't be used.
@@ -157,7 +155,7 @@ def full_disk_told(output: Path) -> Iterator[None]:
         raise RunError(f"{tell_full(output)}, then run the same command again; finished runs are kept") from error
 
 
-def conclude(output: Path, *, with_samples: bool = True) -> tuple[Study, tuple[Finding, ...]]:
+def conclude(output: Path, *, with_samples: bool = True) -> tuple[Study, Conclusions]:
     """Write results, tables, figures and report from the records alone.
 
     Args:
@@ -169,16 +167,15 @@ def conclude(output: Path, *, with_samples: bool = True) -> tuple[Study, tuple[F
         RunError: where the disk is full.
     """
     study = load_study(open_study(output), output)
-    findings = judge(study)
-    claims = judge_claims(study)
+    conclusions = judge_study(study)
     with full_disk_told(output):
         write_results(study, output / "results.csv")
         if with_samples:
             write_samples(study)
         if study.results:
-            write_tables(study, findings, output / "tables")
-            write_report(study, findings, claims=claims, command=read_plan(output)["command"])
-    return study, findings
+            write_tables(study, conclusions, output / "tables")
+            write_report(study, conclusions, command=read_plan(output)["command"])
+    return study, conclusions
 
 
 def check_output(config: StudyConfig, output: Path) -> StudyConfig | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +18,8 @@ from smooth_attention.study.execution.load import load_study
 from smooth_attention.study.reporting.charts import MAX_POINTS, over_replicates, rule_curves, styles_of
 from smooth_attention.study.reporting.masks import colour_key, mask_sheets
 from smooth_attention.study.reporting.report import write_report
+from smooth_attention.study.verdicts.claims import Claim
+from smooth_attention.study.verdicts.conclusions import judge_study
 from smooth_attention.study.verdicts.verdict import judge
 from study_records import make_study_records
 
@@ -33,8 +35,9 @@ COMMAND = "smooth-attention study data/flood --output 'my study'"
 NASTY = "</script><script>alert(1)</script><img src=http://example.org/x.png>&amp;"
 
 
-def write(study: Study, **options: Any) -> str:
-    path = write_report(study, judge(study), command=COMMAND, **options)
+def write(study: Study, *, claims: Sequence[Claim] = ()) -> str:
+    conclusions = dataclasses.replace(judge_study(study), claims=tuple(claims))
+    path = write_report(study, conclusions, command=COMMAND)
     assert path == study.directory / "report.html"
     return path.read_text(encoding="utf-8")
 
@@ -80,9 +83,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, str]:
         half_data=True,
     )
     add_pictures(study)
-    claim = SimpleNamespace(
-        dataset="flood", claim="best at 0.4", measured="0.720", outcome="agrees", on_paper_data=True
-    )
+    claim = Claim("flood", "table 5", "best at 0.4", measured="0.720", outcome="holds", on_paper_data=True)
     return study, write(study, claims=[claim])
 
 
@@ -230,8 +231,8 @@ def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
     results = tuple(dataclasses.replace(result, dataset=NASTY.replace("/", "-")) for result in study.results)
     failure = Failure(NASTY, NASTY, 0, 0, NASTY)
     study = dataclasses.replace(study, results=results, failures=(failure,))
-    claim = SimpleNamespace(dataset=NASTY, claim=NASTY, measured=NASTY, outcome=NASTY, on_paper_data=False)
-    path = write_report(study, judge(study), claims=[claim], command=NASTY)
+    claim = Claim(NASTY, NASTY, NASTY, measured=NASTY, outcome="holds", on_paper_data=False)
+    path = write_report(study, dataclasses.replace(judge_study(study), claims=(claim,)), command=NASTY)
     page = without_library(path.read_text(encoding="utf-8"))
     assert "alert(1)&lt;/script&gt;" in page
     assert "<script>alert" not in page

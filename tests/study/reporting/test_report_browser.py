@@ -12,7 +12,7 @@ import pytest
 from browsers import DESK, PHONE, open_browser
 from report_pictures import add_pictures
 from smooth_attention.study.reporting.report import write_report
-from smooth_attention.study.verdicts.verdict import judge
+from smooth_attention.study.verdicts.conclusions import judge_study
 from study_records import make_study_records
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         half_data=True,
     )
     add_pictures(study)
-    return write_report(study, judge(study), command="smooth-attention study flood polyps --output STUDY")
+    return write_report(study, judge_study(study), command="smooth-attention study flood polyps --output STUDY")
 
 
 @pytest.fixture(scope="module", params=[DESK, PHONE], ids=["desk", "phone"])

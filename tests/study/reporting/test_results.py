@@ -11,7 +11,7 @@ from smooth_attention.study.execution.collect import Study
 from smooth_attention.study.execution.load import load_study
 from smooth_attention.study.reporting.results import write_results
 from smooth_attention.study.reporting.tables import write_tables
-from smooth_attention.study.verdicts.verdict import judge
+from smooth_attention.study.verdicts.conclusions import judge_study
 from study_records import make_study_records
 
 ARMS = {"none": 0.70, "attention": 0.70, "smooth-0.4": 0.73}
@@ -49,7 +49,7 @@ def test_results_are_equal_bytes_wherever_and_whenever_the_runs_are(tmp_path: Pa
             write_record(result.directory, {**read_record(result.directory), "seconds": {"train": seconds}})
         study = load_study(study.config, study.directory)
         write_results(study, tmp_path / place / "results.csv")
-        write_tables(study, judge(study), tmp_path / place / "tables")
+        write_tables(study, judge_study(study), tmp_path / place / "tables")
     for path in sorted((tmp_path / "a" / "tables").iterdir()):
         assert path.read_bytes() == (tmp_path / "b" / "tables" / path.name).read_bytes()
     text = (tmp_path / "a" / "results.csv").read_text()

@@ -14,7 +14,7 @@ from smooth_attention.core.records import read_record, write_record
 from smooth_attention.metrics import FIGURES
 from smooth_attention.study.execution.collect import Study
 from smooth_attention.study.execution.load import load_study
-from smooth_attention.study.reporting.table_files import Cell, Column, Table, figure, word
+from smooth_attention.study.reporting.table_formats import Cell, Column, Table, number, spread, word
 from smooth_attention.study.reporting.tables import (
     claims_table,
     diagnostics_table,
@@ -25,6 +25,8 @@ from smooth_attention.study.reporting.tables import (
     write_tables,
 )
 from smooth_attention.study.statistics import correct_for_contrasts
+from smooth_attention.study.verdicts.claims import judge_claims
+from smooth_attention.study.verdicts.conclusions import judge_study
 from smooth_attention.study.verdicts.contrasts import compare_arms
 from smooth_attention.study.verdicts.verdict import judge
 from study_records import make_study_records
@@ -261,19 +263,19 @@ def test_unbounded_interval_is_a_dash(tmp_path: Path) -> None:
 
 def test_claims_on_other_data_say_so(tmp_path: Path) -> None:
     study = make_study_records(tmp_path, arms=ARMS, images=40)
-    outcomes = [row[-1].text for row in claims_table(study).rows]
+    outcomes = [row[-1].text for row in claims_table(judge_claims(study)).rows]
     assert "holds (not tested on the paper's data)" in outcomes
     assert "not tested" in outcomes
     assert all("(not tested on the paper's data)" in text for text in outcomes if text != "not tested")
     published = make_study_records(tmp_path / "b", arms=ARMS, images=40, layout="flood")
-    assert "holds" in [row[-1].text for row in claims_table(published).rows]
+    assert "holds" in [row[-1].text for row in claims_table(judge_claims(published)).rows]
 
 
 def test_every_table_is_three_files(tmp_path: Path) -> None:
     study = make_study_records(
         tmp_path / "study", arms=ARMS, dataset=("flood", "my data_1"), corruptions=True, half_data=True
     )
-    paths = write_tables(study, judge(study), tmp_path / "tables")
+    paths = write_tables(study, judge_study(study), tmp_path / "tables")
     assert sorted(path.name for path in paths) == sorted(path.name for path in (tmp_path / "tables").iterdir())
     stems = {path.stem for path in paths}
     kinds = ("figures", "diagnostics", "robustness")
@@ -305,7 +307,7 @@ def check_latex(text: str) -> None:
 
 def test_published_table_is_written_for_its_protocol_alone(tmp_path: Path) -> None:
     study = make_study_records(tmp_path / "study", arms=SWEEP, protocol="paper", dataset="polyps")
-    names = {path.name for path in write_tables(study, judge(study), tmp_path / "tables")}
+    names = {path.name for path in write_tables(study, judge_study(study), tmp_path / "tables")}
     assert {"paper-polyps.md", "paper-polyps.tex", "paper-polyps.csv", "figures-polyps.md"} <= names
     assert not any(name.startswith("robustness") for name in names)
 
@@ -314,12 +316,12 @@ def test_dataset_with_nothing_but_its_control_has_no_table(tmp_path: Path) -> No
     study = make_study_records(tmp_path / "study", arms=ARMS, half_data=True)
     kept = tuple(result for result in study.results if result.arm.endswith("-half"))
     part = Study(study.config, study.directory, kept, (), study.planned)
-    names = {path.stem for path in write_tables(part, judge(part), tmp_path / "tables")}
+    names = {path.stem for path in write_tables(part, judge_study(part), tmp_path / "tables")}
     assert names == {"verdict", "claims"}
 
 
-def test_three_formats_of_one_table() -> None:
-    row = (word("a_b | 50%"), figure(-0.12345678901234566, 2, scale=100), Cell("x", (None,), is_bold=True))
+def test_four_formats_of_one_table() -> None:
+    row = (word("a_b | 50%"), number(-0.12345678901234566, 2, scale=100), Cell("x", (None,), is_bold=True))
     columns = (Column("Arm", ("arm",), "left"), Column("d, %", ("d",)), Column("p_1", ("p",)))
     table = Table("t", "Title & more", columns, (row,), "p < .05 ± 1²")
     assert table.to_markdown() == (
@@ -332,6 +334,31 @@ def test_three_formats_of_one_table() -> None:
     assert r"a\_b | 50\% & $-$12.35 & \textbf{x} \\" in latex
     assert r"\begin{tabular}{lrr}" in latex
     check_latex(latex)
+    page = table.to_html()
+    assert '<th scope="col" class="word">Arm</th><th scope="col">d, %</th>' in page
+    assert '<th scope="row" class="word">a_b | 50%</th><td>−12.35</td><td><strong>x</strong></td>' in page
+    assert page.count("Title &amp; more") == 2
+    assert '<p class="note">p &lt; .05 ± 1²</p>' in page
+
+
+def test_long_words_of_the_page_break_their_lines() -> None:
+    columns = (Column("a", ("a",), "left"), Column("b", ("b",), "wide"), Column("c", ("c",)))
+    table = Table("t", "", columns, ((word("x"), word("<i> " * 20), number(1.0)),), "")
+    assert f'<td class="word prose">{"&lt;i&gt; " * 20}</td><td>1.000</td>' in table.to_html()
+
+
+@pytest.mark.parametrize(
+    ("values", "cell"),
+    [
+        ([0.5, None, 0.7, float("nan")], ("0.600 ± 0.141", (0.6, 0.02**0.5))),
+        ([0.5, None], ("0.500", (0.5, None))),
+        ([None], ("–", (None, None))),
+    ],
+    ids=["several", "one", "none"],
+)
+def test_spread_is_of_the_known_values(values: list[float | None], cell: tuple[str, tuple[Any, ...]]) -> None:
+    found = spread(values)
+    assert (found.text, found.values) == (cell[0], pytest.approx(cell[1]))
 
 
 @pytest.mark.parametrize(
@@ -339,7 +366,7 @@ def test_three_formats_of_one_table() -> None:
     [(None, {}, "–"), (0.1234, {}, "0.123"), (0.02, {"scale": 100, "with_sign": True, "digits": 1}, "+2.0")],
 )
 def test_numbers_as_shown(value: float | None, options: dict[str, Any], text: str) -> None:
-    assert figure(value, **options) == Cell(text, (value,))
+    assert number(value, **options) == Cell(text, (value,))
 
 
 def test_backslashes_and_braces_are_escaped_once() -> None:

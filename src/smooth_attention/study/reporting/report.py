@@ -27,7 +27,6 @@ from smooth_attention.study.reporting.charts import (
 )
 from smooth_attention.study.reporting.masks import MaskSheet, mask_sheets
 from smooth_attention.study.reporting.page_tables import (
-    Table,
     claim_table,
     corruption_tables,
     failure_table,
@@ -35,7 +34,8 @@ from smooth_attention.study.reporting.page_tables import (
     retention_table,
     score_table,
 )
-from smooth_attention.study.verdicts.corrupted import judge_retention
+from smooth_attention.study.reporting.table_formats import Table
+from smooth_attention.study.verdicts.conclusions import Conclusions
 from smooth_attention.study.verdicts.findings import Finding
 from smooth_attention.study.verdicts.verdict import headline, points
 from smooth_attention.viz.curves import curve_figure, print_figure
@@ -78,18 +78,18 @@ class Section:
         return not (self.panels or self.tables or self.masks)
 
 
-def write_report(study: Study, findings: Sequence[Finding], *, claims: Sequence[Any] = (), command: str) -> Path:
+def write_report(study: Study, conclusions: Conclusions, *, command: str) -> Path:
     """Write ``report.html`` and ``figures/`` of a study from its records, predictions and samples; no data is read.
 
     Args:
         study: with its records.
-        findings: the verdicts.
-        claims: of the paper, each with ``dataset, claim, measured, outcome, on_paper_data``.
+        conclusions: from these records.
         command: the command line that made the study.
 
     Returns:
         The path of the report.
     """
+    findings = conclusions.findings
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -107,7 +107,7 @@ def write_report(study: Study, findings: Sequence[Finding], *, claims: Sequence[
         signs=SIGNS,
         points=points,
         failures=failure_table(study) if study.failures else None,
-        sections=list_sections(study, findings, claims),
+        sections=list_sections(study, conclusions),
         masks_convention=MASKS_CONVENTION,
         command=command,
         library=chart_library(),
@@ -143,8 +143,9 @@ def group_findings(study: Study, findings: Sequence[Finding]) -> dict[str, list[
     return by_dataset
 
 
-def list_sections(study: Study, findings: Sequence[Finding], claims: Sequence[Any]) -> list[Section]:
+def list_sections(study: Study, conclusions: Conclusions) -> list[Section]:
     """Return the parts of the page in order, also those that have nothing to show and say why."""
+    findings, retained, claims = conclusions.findings, conclusions.retained, conclusions.claims
     by_dataset = [finding for group in group_findings(study, findings).values() for finding in group]
     return [
         Section(
@@ -194,7 +195,7 @@ def list_sections(study: Study, findings: Sequence[Finding], claims: Sequence[An
             "How much of its IoU each arm keeps on noisy, blurred or otherwise damaged images. Higher is more robust.",
             "Corrupted images were not scored; --corruptions does.",
             corruption_panels(study),
-            [*([retention_table(retained)] if (retained := judge_retention(study)) else []), *corruption_tables(study)],
+            [*([retention_table(retained)] if retained else []), *corruption_tables(study)],
         ),
         Section(
             "training",

@@ -9,7 +9,7 @@ from typing import Any
 from smooth_attention.core.files import write_text
 from smooth_attention.metrics import FIGURES
 from smooth_attention.study.execution.collect import Study
-from smooth_attention.study.reporting.table_files import Value, write_csv
+from smooth_attention.study.reporting.table_formats import Value, write_csv
 from smooth_attention.study.reporting.tables import COMPARED, CORRUPTED, DIAGNOSTICS, MODES, TEST
 from smooth_attention.study.verdicts.activity import last_diagnostics
 from smooth_attention.study.verdicts.claims import dig

@@ -13,13 +13,14 @@ import numpy as np
 from smooth_attention.core.names import FIGURE_TITLES
 from smooth_attention.metrics import FIGURES
 from smooth_attention.study.execution.collect import Result, Study
-from smooth_attention.study.reporting.table_files import Cell, Column, Table, figure, show, word
+from smooth_attention.study.reporting.table_formats import Cell, Column, Table, count, number, show, spread, word
 from smooth_attention.study.statistics import LEVEL, correct_for_contrasts
 from smooth_attention.study.verdicts.activity import last_diagnostics
 from smooth_attention.study.verdicts.claims import CONVENTION as CLAIMS_CONVENTION
-from smooth_attention.study.verdicts.claims import OVERFITTING, Read, dig, judge_claims
+from smooth_attention.study.verdicts.claims import OVERFITTING, Claim, Read, dig
+from smooth_attention.study.verdicts.conclusions import Conclusions
 from smooth_attention.study.verdicts.contrasts import compare_arms
-from smooth_attention.study.verdicts.corrupted import RETENTION_CONVENTION, judge_retention
+from smooth_attention.study.verdicts.corrupted import RETENTION_CONVENTION
 from smooth_attention.study.verdicts.findings import CONVENTION, Finding
 from smooth_attention.study.verdicts.published import find_place
 
@@ -30,7 +31,7 @@ DIAGNOSTICS = ("gamma", "share_of_output", "smoothed_fraction", "max_probability
 MODES = ("gate_off", "bypass")
 
 
-def write_tables(study: Study, findings: Sequence[Finding], directory: Path) -> list[Path]:
+def write_tables(study: Study, conclusions: Conclusions, directory: Path) -> list[Path]:
     """Write every table of a study as Markdown, LaTeX and CSV, and return the files.
 
     ``figures-DATASET`` the paper's layout, ``paper-DATASET`` the published figures (protocol ``paper`` alone),
@@ -39,7 +40,7 @@ def write_tables(study: Study, findings: Sequence[Finding], directory: Path) -> 
 
     Args:
         study: with its records.
-        findings: of its contrasts, for the verdicts.
+        conclusions: from these records.
         directory: where the files go.
     """
     tables: list[Table] = []
@@ -52,9 +53,9 @@ def write_tables(study: Study, findings: Sequence[Finding], directory: Path) -> 
         tables.append(diagnostics_table(study, dataset))
         if any(dig(*CORRUPTED)(result.record) for result in study.results if result.dataset == dataset):
             tables.append(robustness_table(study, dataset))
-    tables += [verdict_table(findings), claims_table(study)]
-    if retained := judge_retention(study):
-        tables.append(retention_table(retained))
+    tables += [verdict_table(conclusions.findings), claims_table(conclusions.claims)]
+    if conclusions.retained:
+        tables.append(retention_table(conclusions.retained))
     return [path for table in tables for path in table.write(directory)]
 
 
@@ -66,8 +67,10 @@ def figures_table(study: Study, dataset: str) -> Table:
     rows = []
     for arm in arms:
         records = [result.record for result in study.of(dataset, arm)]
-        cells = [spread_cell(records, dig(*TEST, "per_image", name), p_values.get((arm, name))) for name in COMPARED]
-        pooled = spread_cell(records, dig(*TEST, "pooled", "iou"), None, with_p=False)
+        cells = [
+            tested_cell(map(dig(*TEST, "per_image", name), records), p_values.get((arm, name))) for name in COMPARED
+        ]
+        pooled = spread(map(dig(*TEST, "pooled", "iou"), records))
         rows.append((word(row_label(study, arm)), *cells, pooled))
     columns = [Column(FIGURE_TITLES[name], (name, f"{name}_sd", f"{name}_p")) for name in COMPARED]
     return Table(
@@ -95,17 +98,11 @@ def better_p_values(
     return {cell: (p, known[cell].mean > 0) for cell, p in zip(known, corrected, strict=True)}
 
 
-def spread_cell(
-    records: Sequence[dict[str, Any]], read: Read, contrast: tuple[float, bool] | None, *, with_p: bool = True
-) -> Cell:
+def tested_cell(values: Iterable[float | None], contrast: tuple[float, bool] | None) -> Cell:
     """Return mean ± standard deviation over trainings; bold where the arm is better and the statistics carry it."""
-    values = [value for value in map(read, records) if value is not None]
-    mean = float(np.mean(values)) if values else None
-    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    p = None if contrast is None else contrast[0]
-    text = show(mean) + ("" if sd is None else f" ± {show(sd)}")
-    is_bold = contrast is not None and contrast[0] < LEVEL and contrast[1]
-    return Cell(text, (mean, sd, p) if with_p else (mean, sd), is_bold)
+    cell = spread(values)
+    p, is_better = contrast or (None, False)
+    return Cell(cell.text, (*cell.values, p), is_bold=p is not None and p < LEVEL and is_better)
 
 
 def figures_caption(study: Study, dataset: str, arms: Sequence[str], reference: str | None, has_bold: bool) -> str:
@@ -135,7 +132,7 @@ def paper_table(study: Study, dataset: str) -> Table:
     for arm in arms:
         records = [result.record for result in study.of(dataset, arm)]
         for title, key in scored:
-            cells = [spread_cell(records, dig("metrics", "paper", key, name), None, with_p=False) for name in FIGURES]
+            cells = [spread(map(dig("metrics", "paper", key, name), records)) for name in FIGURES]
             rows.append((word(row_label(study, arm)), word(title), *cells))
     ceiling = [dig("metrics", "paper", "ceiling", name)(study.of(dataset, arms[0])[0].record) for name in FIGURES]
     rows.append((word("ceiling"), word("a perfect predictor"), *(Cell(show(v), (v, None)) for v in ceiling)))
@@ -267,10 +264,10 @@ def findings_table(name: str, title: str, findings: Sequence[Finding], caption: 
         rows.append(
             (
                 *(word(text) for text in (finding.dataset, finding.arm, finding.reference)),
-                figure(finding.mean, 2, scale=100, with_sign=True),
+                number(finding.mean, 2, scale=100, with_sign=True),
                 Cell(interval, (finding.low, finding.high)),
                 Cell(f"{finding.p_corrected:.2g}", (finding.p_corrected,)),
-                *(Cell(str(n), (n,)) for n in (finding.replicates, finding.images)),
+                *map(count, (finding.replicates, finding.images)),
                 Cell(verdict, (finding.verdict, "yes" if finding.is_control else "no")),
             )
         )
@@ -286,10 +283,10 @@ def findings_table(name: str, title: str, findings: Sequence[Finding], caption: 
     return Table(name, title, columns, tuple(rows), caption)
 
 
-def claims_table(study: Study) -> Table:
+def claims_table(claims: Iterable[Claim]) -> Table:
     """Return what became of the paper's claims."""
     rows = []
-    for claim in judge_claims(study):
+    for claim in claims:
         is_elsewhere = claim.outcome != "not tested" and not claim.on_paper_data
         outcome = claim.outcome + (" (not tested on the paper's data)" if is_elsewhere else "")
         texts = [word(text) for text in (claim.dataset, claim.source, claim.claim, claim.measured)]
@@ -351,7 +348,7 @@ def mean_cell(
 ) -> Cell:
     """Return the mean over trainings."""
     values = [value for value in map(read, records) if value is not None]
-    return figure(float(np.mean(values)) if values else None, digits, scale=scale, with_sign=with_sign)
+    return number(float(np.mean(values)) if values else None, digits, scale=scale, with_sign=with_sign)
 
 
 def points(value: float | None) -> str:

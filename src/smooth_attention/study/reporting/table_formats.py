@@ -1,4 +1,4 @@
-"""A table and the three files it becomes: Markdown, LaTeX (booktabs), CSV with every digit."""
+"""A table and what it becomes: Markdown, LaTeX (booktabs), CSV with every digit, HTML of the report."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from markupsafe import Markup
 
 from smooth_attention.core.files import write_text
 
@@ -25,6 +28,7 @@ LATEX = str.maketrans(
         "–": "--",
     }
 )
+PROSE = 48  # characters from which a cell of the page breaks its lines
 ALIGNED = {"left": ("l", ":--"), "right": ("r", "--:"), "wide": (r"p{0.3\linewidth}", ":--")}
 
 
@@ -33,7 +37,7 @@ class Cell:
     """An entry: what people read, and the values behind it.
 
     Attributes:
-        text: of the Markdown and LaTeX tables.
+        text: of all formats but CSV.
         values: of the CSV, one for each name of the column; None is an empty field.
         is_bold: whether it stands out.
     """
@@ -67,7 +71,7 @@ class Table:
         title: what it shows.
         columns: in order.
         rows: of cells, one for each column.
-        caption: figures, protocol, number of trainings and images, what bold means.
+        caption: metrics, protocol, number of trainings and images, what bold means.
     """
 
     name: str
@@ -111,6 +115,29 @@ class Table:
         header = [name for column in self.columns for name in column.names]
         return write_csv(header, ([value for cell in row for value in cell.values] for row in self.rows))
 
+    def to_html(self) -> Markup:
+        """Return title, table and caption as the report shows them; all text is escaped."""
+        head = (Markup('<th scope="col"{}>{}</th>').format(html_class(c), c.title) for c in self.columns)
+        return Markup(
+            '<h3 class="table-title">{title}</h3>\n'
+            '<div class="scroll" tabindex="0" role="region" aria-label="{title}">\n'
+            "<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n</div>\n"
+            '<p class="note">{caption}</p>\n'
+        ).format(
+            title=self.title,
+            head=Markup("").join(head),
+            body=Markup("").join(Markup("<tr>{}</tr>\n").format(self.row_to_html(row)) for row in self.rows),
+            caption=self.caption,
+        )
+
+    def row_to_html(self, row: Sequence[Cell]) -> Markup:
+        """Return the cells of a row; the first is its heading."""
+        cells = [
+            Markup("<td{}>{}</td>").format(html_class(column, cell), html_text(cell))
+            for column, cell in zip(self.columns[1:], row[1:], strict=True)
+        ]
+        return Markup('<th scope="row" class="word">{}</th>').format(html_text(row[0])) + Markup("").join(cells)
+
     def write(self, directory: Path) -> list[Path]:
         """Write the three files and return their paths."""
         texts = {".md": self.to_markdown(), ".tex": self.to_latex(), ".csv": self.to_csv()}
@@ -138,13 +165,35 @@ def bold(cell: Cell, template: str, text: str) -> str:
     return template.format(text) if cell.is_bold else text
 
 
+def html_class(column: Column, cell: Cell | None = None) -> Markup:
+    """Return the attribute that lays out a cell: words to the left, long texts over several lines."""
+    names = ["word"] * (column.align != "right") + ["prose"] * (cell is not None and len(cell.text) > PROSE)
+    return Markup(' class="{}"').format(" ".join(names)) if names else Markup("")
+
+
+def html_text(cell: Cell) -> Markup:
+    return Markup(bold(cell, "<strong>{}</strong>", "{}")).format(cell.text)
+
+
 def word(text: str) -> Cell:
     return Cell(text, (text,))
 
 
-def figure(value: float | None, digits: int = 3, *, scale: float = 1, with_sign: bool = False) -> Cell:
+def count(value: int) -> Cell:
+    return Cell(str(value), (value,))
+
+
+def number(value: float | None, digits: int = 3, *, scale: float = 1, with_sign: bool = False) -> Cell:
     """Return a number; an undefined one is a dash. The CSV has it unscaled."""
     return Cell(show(value, digits, scale=scale, with_sign=with_sign), (value,))
+
+
+def spread(values: Iterable[float | None], digits: int = 3) -> Cell:
+    """Return mean ± standard deviation of the known values; of one there is no deviation."""
+    known = [value for value in values if value is not None and np.isfinite(value)]
+    mean = float(np.mean(known)) if known else None
+    sd = float(np.std(known, ddof=1)) if len(known) > 1 else None
+    return Cell(show(mean, digits) + ("" if sd is None else f" ± {show(sd, digits)}"), (mean, sd))
 
 
 def show(value: float | None, digits: int = 3, *, scale: float = 1, with_sign: bool = False) -> str:

@@ -1,0 +1,31 @@
+"""What a study says: everything that is judged from its records, once, for tables, report and command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smooth_attention.study.execution.collect import Study
+from smooth_attention.study.verdicts.claims import Claim, judge_claims
+from smooth_attention.study.verdicts.corrupted import judge_retention
+from smooth_attention.study.verdicts.findings import Finding
+from smooth_attention.study.verdicts.verdict import judge
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusions:
+    """What a study says.
+
+    Attributes:
+        findings: of the contrasts, those of the positive control last.
+        retained: findings on corrupted images; empty where none were scored.
+        claims: of the paper, with what was measured.
+    """
+
+    findings: tuple[Finding, ...]
+    retained: tuple[Finding, ...]
+    claims: tuple[Claim, ...]
+
+
+def judge_study(study: Study) -> Conclusions:
+    """Return all that follows from the records of a study."""
+    return Conclusions(judge(study), judge_retention(study), tuple(judge_claims(study)))
