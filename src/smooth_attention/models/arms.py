@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from smooth_attention.core.arms import ARMS, DEFAULT_THRESHOLD, GATED, RIVALS
+from smooth_attention.core.arms import ARMS, DEFAULT_THRESHOLD, SPECS
 from smooth_attention.core.errors import OptionError
 from smooth_attention.core.names import suggest
 from smooth_attention.models.blocks import SmoothAttention
@@ -28,13 +28,8 @@ def resolve_arm(
 ) -> tuple[str, dict[str, Any]]:
     """Return the block's name and options of an arm; two arms with equal results are one.
 
-    - ``none``: no block; ``blur``: a 3x3 box mean of the features, no attention
-    - ``attention``: never smooths; ``attention-unscaled``: the same with ``scale=1.0``
-    - ``smooth``: smooths by ``threshold`` (0.4 where neither is given) or ``fraction``
-    - ``always``: smooths every position
-    - ``random``: smooths as many positions as ``smooth`` would, at random places
-    - ``se``, ``cbam``, ``gc``, ``nl``, ``scse``: attention modules of timm and SMP, see :class:`Rival`
-    - ``median``: no block; the mask passes a median filter, see :class:`MedianFilter`
+    What each arm puts into the network stands in its row of :mod:`smooth_attention.core.arms`; of ``median``, whose
+    filter is no block, the filter's name is returned.
 
     Args:
         arm: one of :data:`ARMS`.
@@ -47,25 +42,21 @@ def resolve_arm(
     """
     if arm not in ARMS:
         raise OptionError(f"an arm is one of {', '.join(ARMS)}, got {arm!r}; {suggest(arm, ARMS)}")
-    if arm not in GATED and (threshold is not None or fraction is not None):
+    spec = SPECS[arm]
+    if not spec.is_gated and (threshold is not None or fraction is not None):
         raise OptionError(
             f"arm {arm!r} takes neither threshold nor fraction, got {threshold=}, {fraction=}; leave them out"
         )
     if fraction is not None and threshold is not None:
         raise OptionError(f"threshold and fraction exclude each other, got {threshold=}, {fraction=}; give one")
-    if arm in ("none", "median"):
-        return arm, {}
-    if arm in ("blur", *RIVALS):
-        return arm, block_options
-    if arm == "attention":
-        return "smooth", block_options
-    if arm == "attention-unscaled":
-        return "smooth", {**block_options, "scale": 1.0}
-    if arm == "always":
-        return "smooth", {**block_options, "threshold": -1.0}
+    if spec.block == "none":
+        return spec.filter or "none", {}
+    options = {**block_options, **spec.options}
     if fraction is not None:
-        return arm, {**block_options, "fraction": fraction}
-    return arm, {**block_options, "threshold": DEFAULT_THRESHOLD if threshold is None else threshold}
+        options["fraction"] = fraction
+    elif spec.is_gated:
+        options["threshold"] = DEFAULT_THRESHOLD if threshold is None else threshold
+    return spec.block, options
 
 
 def build_block(block: str, channels: int, options: Mapping[str, Any] | None = None) -> nn.Module:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from smooth_attention.core.arms import ROWS
 from smooth_attention.core.errors import OptionError, ShapeError
 from smooth_attention.core.names import suggest
 from smooth_attention.models.arms import BLOCKS, build_block
@@ -19,7 +20,7 @@ from smooth_attention.models.network import Network
 Net = TypeVar("Net", bound=nn.Module)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 SAMPLE_SIDES = {1: 224, 2: 224, 3: 64}
-ANY_GRID = ("smooth", "random")
+ANY_GRID = {row.block for row in ROWS if row.any_grid}
 
 
 class WithBlock(nn.Module):
@@ -57,7 +58,7 @@ def insert(
         net: any network; left as it is.
         modules: from the name of a module, as in ``net.named_modules()``, to the channels C of its output
             (B, C, *grid).
-        block: one of ``"smooth"``, ``"random"``, ``"blur"``, ``"se"``, ``"cbam"``, ``"gc"``, ``"nl"``, ``"scse"``.
+        block: ``"smooth"``, ``"random"``, ``"blur"`` or a rival such as ``"se"``; the arms' table names all.
         block_options: of the block, e.g. ``{"threshold": 0.4}``; the axes of the grid are found out.
         sample: an input of the network, or a tuple of its arguments, for two dry forwards in evaluation mode, before
             and after. ``None``: zeros of one image with the channels of its first convolution, 224 cells a side, 64

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from smooth_attention.core.arms import DEFAULT_THRESHOLD, GATED
 from smooth_attention.core.errors import ConfigError
 from smooth_attention.models.arms import build_block
 from smooth_attention.models.network import Network, check_classes
@@ -46,7 +47,7 @@ class PaperUNet(Network):
         self,
         encoder_weights: str | Path | None = "imagenet",
         classes: int = 1,
-        threshold: float | None = 0.4,
+        threshold: float | None = DEFAULT_THRESHOLD,
         *,
         block: str = "smooth",
         block_options: Mapping[str, Any] | None = None,
@@ -69,7 +70,7 @@ class PaperUNet(Network):
 
 def paper_block_options(block: str, threshold: float | None, block_options: Mapping[str, Any] | None) -> dict[str, Any]:
     options = dict(block_options or {})
-    if block in ("smooth", "random"):
+    if block in GATED:
         if options.get("logits", "dot") == "dot":  # of cosine logits a scale is where the multiplier starts
             options = {"scale": 1.0, **options}
         if threshold is not None and not {"threshold", "fraction"} & options.keys():

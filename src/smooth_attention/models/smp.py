@@ -141,8 +141,8 @@ def create_model(
         encoder_weights: ``"imagenet"`` (downloaded by SMP), ``None`` or ``"none"``, or a file with a state dict of
             the encoder.
         classes: number of logits L; 1 is a binary task.
-        block: ``"smooth"``, ``"random"``, ``"blur"``, the rivals ``"se"``, ``"cbam"``, ``"gc"``, ``"nl"``,
-            ``"scse"``, the mask's filter ``"median"``, or ``"none"``.
+        block: ``"smooth"``, ``"random"``, ``"blur"``, a rival such as ``"se"``, the mask's filter ``"median"``, or
+            ``"none"``; the arms' table names all.
         block_options: options of the block, e.g. ``{"threshold": 0.4}``; see :class:`SmoothAttention`.
         stages: indices into the encoder's feature maps; 0 is the image, -1 the deepest. ``None`` is -2, or -1 where
             the decoder does not read that map.

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from smooth_attention.core.arms import DEFAULT_THRESHOLD, GATED, RIVALS, Arm
+from smooth_attention.core.arms import DEFAULT_THRESHOLD, RIVALS, SPECS, Arm
 from smooth_attention.core.errors import ConfigError
 from smooth_attention.core.files import write_text
 from smooth_attention.core.names import suggest
@@ -73,12 +73,12 @@ class RunConfig(BaseModel):
     )
     arm: Arm = Field("smooth", description="What stands at the block's place.")
     threshold: float | None = Field(
-        None, description="Smooth where the roughness exceeds this; lower smooths more; left out: 0.4."
+        None, description=f"Smooth where the roughness exceeds this; lower smooths more; left out: {DEFAULT_THRESHOLD}."
     )
     fraction: float | None = Field(None, gt=0, lt=1, description="Smooth the roughest share of the positions instead.")
     gamma_init: float | None = Field(
         None,
-        description="Where the block's learned weight starts; left out: 1 for se, cbam, gc, nl, scse, else 0 for "
+        description=f"Where the block's learned weight starts; left out: 1 for {', '.join(RIVALS)}, else 0 for "
         "'paper', as published, and 0.1 for the others.",
     )
     gamma_rate: float = Field(1.0, gt=0, description="Multiplies the learning rate of the block's learned weight.")
@@ -120,12 +120,13 @@ class RunConfig(BaseModel):
     def fill_in(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Give what is left out the value that protocol, network and arm imply, so that the resolved one is written."""
         filled = {**PROTOCOL_DEFAULTS.get(str(values.get("protocol", "standard")), {}), **given(values)}
+        spec = SPECS.get(str(filled.get("arm", "smooth")))  # an unknown arm is refused later
         if filled.get("gamma_init") is None:
             own = 0.0 if filled.get("network") == "paper" else 0.1
-            filled["gamma_init"] = 1.0 if filled.get("arm") in RIVALS else own
+            filled["gamma_init"] = own if spec is None or spec.gamma_init is None else spec.gamma_init
         if filled.get("stages") is None and filled.get("network") != "paper":
             filled["stages"] = default_stages(str(filled.get("network")))
-        if filled.get("arm", "smooth") in GATED and filled.get("threshold") is None and filled.get("fraction") is None:
+        if spec and spec.is_gated and filled.get("threshold") is None and filled.get("fraction") is None:
             filled["threshold"] = DEFAULT_THRESHOLD
         return filled
 
@@ -152,8 +153,8 @@ class RunConfig(BaseModel):
         if self.threshold is not None and self.fraction is not None:
             raise ValueError("threshold and fraction exclude each other; give one of them")
         if self.threshold is not None and self.threshold != self.threshold:
-            raise ValueError("threshold is NaN; give a number such as 0.4")
-        if self.arm not in GATED and (self.threshold is not None or self.fraction is not None):
+            raise ValueError(f"threshold is NaN; give a number such as {DEFAULT_THRESHOLD}")
+        if not SPECS[self.arm].is_gated and (self.threshold is not None or self.fraction is not None):
             raise ValueError(f"arm '{self.arm}' takes neither threshold nor fraction; leave them out")
         if self.image_size % 32:
             nearest = 32 * max(1, round(self.image_size / 32))

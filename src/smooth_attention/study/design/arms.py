@@ -16,7 +16,7 @@ HALF = "-half"  # what the name of the positive control ends with
 KNOWN = (*ARMS, TUNED)
 SETTINGS = ("threshold", "fraction", "network", "stages", "gamma_init", "gamma_rate")  # what an arm may set of a run
 TUNED_SETTINGS = ("thresholds", "fractions")
-TUNED_RULES: tuple[dict[str, float], ...] = ({"threshold": 0.1}, {"threshold": 0.4}, {"fraction": 0.25})
+TUNED_RULES: tuple[dict[str, float], ...] = ({"threshold": 0.1}, {"threshold": DEFAULT_THRESHOLD}, {"fraction": 0.25})
 NAMED_RULE = re.compile(rf"({'|'.join(GATED)})-(f?)(-?[0-9.]+(?:e-?[0-9]+)?)")
 
 
@@ -78,7 +78,9 @@ def split_choice(choice: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     elif isinstance(choice, Mapping) and len(choice) == 1:
         name, given = next(iter(choice.items()))
         if not isinstance(given, Mapping):
-            raise ConfigError(f"arm {name!r} needs a mapping of settings such as {{threshold: 0.4}}, got {given!r}")
+            raise ConfigError(
+                f"arm {name!r} needs a mapping of settings such as {{threshold: {DEFAULT_THRESHOLD}}}, got {given!r}"
+            )
         settings = dict(given)
     else:
         raise ConfigError(f"an arm is a name, or one name with its settings, got {choice!r}")

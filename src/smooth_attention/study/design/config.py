@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
+from smooth_attention.core.arms import ARMS, RIVALS
 from smooth_attention.core.errors import ConfigError
 from smooth_attention.core.files import write_text
 from smooth_attention.data.layouts import LayoutName
@@ -218,12 +219,11 @@ def quick() -> dict[str, Any]:
 
 def controls() -> dict[str, Any]:
     """Everything else that could have brought the gain; gate off and bypass come with every run."""
-    others = ["none", "blur", "attention", "attention-unscaled", "always", "random", "median"]
-    rivals = ["se", "cbam", "gc", "nl", "scse"]
+    others = [arm for arm in ARMS if arm not in ("smooth", *RIVALS)]
     return {
-        "arms": [*others, "smooth", *rivals, {"none": {"network": "paper"}}, {"smooth": {"network": "paper"}}],
+        "arms": [*others, "smooth", *RIVALS, {"none": {"network": "paper"}}, {"smooth": {"network": "paper"}}],
         "contrasts": [
-            *(["smooth", other] for other in [*others, *rivals]),
+            *(["smooth", other] for other in [*others, *RIVALS]),
             ["smooth-0.4+network=paper", "none+network=paper"],
         ],
         "replicates": {"seeds": 5},
