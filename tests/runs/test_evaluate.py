@@ -13,16 +13,21 @@ from sklearn import metrics as oracle
 from smooth_attention.core.errors import ConfigError
 from smooth_attention.core.records import write_record
 from smooth_attention.data.files import open_image
+from smooth_attention.data.folder import FolderSource
 from smooth_attention.models import block_mode, load_model
 from smooth_attention.runs.evaluate import (
+    evaluate_network,
     evaluate_run,
     label_map,
+    open_run,
     other_modes,
     probabilities,
     resize_logits,
     resized_labels,
 )
+from smooth_attention.runs.measure import score_iou
 from smooth_attention.runs.predict import predict
+from smooth_attention.runs.robustness import measure_robustness
 
 
 def masks_of(run: Path, data: Path, stems: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -130,3 +135,16 @@ def test_gate_off_is_refused_where_there_is_no_gate(
     with pytest.raises(ConfigError, match="has no block to switch off"):
         evaluate_run(tmp_path, split="test", mode="bypass", cache=cache)
     assert run.is_dir()
+
+
+def test_scoring_decodes_no_image(
+    finished_run: tuple[Path, dict[str, Any]], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, record = finished_run
+    opened = open_run(run, cache=cache)
+    stems = record["data"]["split"]["test"][:2]
+    monkeypatch.setattr(FolderSource, "load", None)
+    assert evaluate_network(opened.net, opened.source, stems, opened.pairs)["pooled"]["iou"] > 0
+    assert score_iou(opened.net, opened.source, stems, opened.pairs)["num_images"] == 2
+    once = {"severities": [1], "corruptions": ["brightness"]}
+    assert measure_robustness(opened.net, opened.source, stems, opened.pairs, **once)["images"] == 2

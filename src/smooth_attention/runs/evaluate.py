@@ -22,7 +22,7 @@ from smooth_attention.models.blocks import Mode, SmoothAttention, Switchable, bl
 from smooth_attention.models.network import Network
 from smooth_attention.models.store import load_model
 from smooth_attention.runs.config import RunConfig, make_config
-from smooth_attention.runs.inputs import open_checked_source
+from smooth_attention.runs.inputs import Opener, open_checked_source
 from smooth_attention.runs.pictures import encode_mask
 
 MAX_PREDICTIONS = 200
@@ -60,7 +60,7 @@ def evaluate_network(
     others = other_modes(net) if switch_blocks else []
     switched = {other: SwitchedCounts(source.class_names) for other in others}
     for number, (stem, logits) in enumerate(predict_pairs(net, stems, pairs, [mode, *others])):
-        truth = source.load(stem).mask
+        truth = source.read_labels(stem)
         native = [resize_logits(each, truth.shape) for each in logits]
         metrics.update(stem, probabilities(native[0]), truth)
         labels = [label_map(each) for each in native]
@@ -185,12 +185,13 @@ class OpenedRun:
     pairs: CachedPairs
 
 
-def open_run(run: Path, *, cache: Path) -> OpenedRun:
+def open_run(run: Path, *, cache: Path, open_data: Opener = open_checked_source) -> OpenedRun:
     """Return a finished run, ready to be scored again.
 
     Args:
         run: the run directory.
         cache: where decoded images live.
+        open_data: what opens its data.
 
     Raises:
         ConfigError: where there is no finished run, or its data changed.
@@ -200,7 +201,7 @@ def open_run(run: Path, *, cache: Path) -> OpenedRun:
     if record["status"] != "done":
         raise ConfigError(f"{run} is {record['status']}, not done; run the same train command again to finish it")
     config = make_config(record["config"], source=str(run / "record.json"))
-    source, _ = open_checked_source(config)
+    source, _ = open_data(config)
     if source.fingerprint != record["data"]["fingerprint"]:
         raise ConfigError(f"the data of {source.name} changed since {run} was trained; its split no longer holds")
     pairs = cached_pairs(source, image_size=config.image_size, directory=cache)

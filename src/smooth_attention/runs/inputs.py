@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from smooth_attention.core.errors import DataError
 from smooth_attention.data.cache import check_readable
 from smooth_attention.data.opening import open_source
 from smooth_attention.data.sources import Source
 from smooth_attention.runs.config import RunConfig
+
+Opener = Callable[[RunConfig], tuple[Source, list[str]]]
 
 
 def open_checked_source(config: RunConfig) -> tuple[Source, list[str]]:
@@ -24,3 +28,17 @@ def open_checked_source(config: RunConfig) -> tuple[Source, list[str]]:
         return source, []
     broken = check_readable(source)
     return source.without(set(broken)), [*source.problems, *broken.values()]
+
+
+def open_once() -> Opener:
+    """Return :func:`open_checked_source` for many runs: it opens, checks and fingerprints each data set once."""
+    opened: dict[tuple[object, ...], tuple[Source, list[str]]] = {}
+
+    def open_data(config: RunConfig) -> tuple[Source, list[str]]:
+        size = config.image_size if config.data == "shapes" else None  # files have their own size
+        key = (config.data, config.layout, size, config.skip_broken)
+        if key not in opened:
+            opened[key] = open_checked_source(config)
+        return opened[key]
+
+    return open_data

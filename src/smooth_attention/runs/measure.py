@@ -20,6 +20,7 @@ from smooth_attention.models.blocks import SmoothAttention
 from smooth_attention.models.diagnostics import captured_inputs
 from smooth_attention.models.network import Network
 from smooth_attention.runs.evaluate import MAX_PREDICTIONS, open_run, predict_pairs, resized_labels
+from smooth_attention.runs.inputs import Opener, open_checked_source
 from smooth_attention.runs.picks import evenly
 from smooth_attention.runs.robustness import measure_robustness, score, spaced_rows
 
@@ -29,7 +30,9 @@ MAX_POSITIONS = 64
 MAP_FIGURES = {"total_variation": total_variation, "autocorrelation": autocorrelation}
 
 
-def measure_run(directory: Path, *, cache: Path, corruptions: bool = False) -> dict[str, Any]:
+def measure_run(
+    directory: Path, *, cache: Path, corruptions: bool = False, open_data: Opener = open_checked_source
+) -> dict[str, Any]:
     """Add to the record of a finished run what it lacks of this; a second call changes nothing.
 
     - ``metrics.train``: ``pooled`` and ``per_image`` IoU of at most 100 training images, evenly spaced, at native size
@@ -44,6 +47,7 @@ def measure_run(directory: Path, *, cache: Path, corruptions: bool = False) -> d
         directory: the run directory.
         cache: where decoded images live.
         corruptions: whether corrupted test images are scored too; they are the same for all runs of a split.
+        open_data: what opens its data.
 
     Returns:
         The record.
@@ -58,7 +62,7 @@ def measure_run(directory: Path, *, cache: Path, corruptions: bool = False) -> d
     lacks_corruptions = corruptions and "corruptions" not in metrics["test"]
     if record["status"] == "done" and not (lacks_measures or lacks_corruptions):
         return record
-    opened = open_run(directory, cache=cache)
+    opened = open_run(directory, cache=cache, open_data=open_data)
     net, source, pairs, split = opened.net, opened.source, opened.pairs, record["data"]["split"]
     if lacks_measures:
         metrics["train"] = score_iou(net, source, evenly(split["train"], MAX_TRAIN_IMAGES), pairs)
@@ -78,7 +82,7 @@ def score_iou(net: Network, source: Source, stems: Sequence[str], pairs: CachedP
     """Return pooled and per-image IoU at native size, by the rules of protocol ``standard``, and nothing dearer."""
     counts = []
     for stem, (logits,) in predict_pairs(net, stems, pairs, ["on"]):
-        truth = source.load(stem).mask
+        truth = source.read_labels(stem)
         counts.append(count_pixels(resized_labels(logits, truth.shape), truth, num_classes=source.num_labels))
     found = score(np.stack(counts), source)
     return {

@@ -91,7 +91,7 @@ def measure_robustness(
         for start in range(0, num_images, BATCH):
             stems_now = chosen[start : start + BATCH]
             images = [np.array(pairs.images[pairs.index[stem]]) for stem in stems_now]
-            truths = [source.load(stem).mask for stem in stems_now]
+            truths = [source.read_labels(stem) for stem in stems_now]
             seeds = [derive_seed(seed, "robustness", stem) for stem in stems_now]
             clean, clean_inputs = look(net, images)
             clean_masks = native_masks(clean, truths)

@@ -26,7 +26,7 @@ from smooth_attention.models.network import Network
 from smooth_attention.runs.config import RunConfig, make_config, read_config, write_config
 from smooth_attention.runs.evaluate import evaluate_network
 from smooth_attention.runs.fit import fit
-from smooth_attention.runs.inputs import open_checked_source
+from smooth_attention.runs.inputs import Opener, open_checked_source
 from smooth_attention.runs.protocols import PROTOCOLS, paper_figures
 
 
@@ -48,10 +48,15 @@ def train(config: RunConfig, output: Path, *, cache: Path) -> dict[str, Any]:
         RequestError: on data or options that can't be used, or a directory that holds something else.
         RunError: where training failed; the record says why, the last good checkpoint is kept.
     """
+    return train_on(open_checked_source, config, output, cache=cache)
+
+
+def train_on(open_data: Opener, config: RunConfig, output: Path, *, cache: Path) -> dict[str, Any]:
+    """Do what :func:`train` does, its data opened by ``open_data``."""
     if is_done(config, output):
         return read_record(output)
     protocol = PROTOCOLS[config.protocol]
-    source, notes = open_checked_source(config)
+    source, notes = open_data(config)
     split = keep_share(source, protocol.split(source, config), config.train_frac, config.split_seed)
     pairs = protocol.pairs(source, image_size=config.image_size, directory=cache)
     refuse_other_data(output, source)

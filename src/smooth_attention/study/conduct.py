@@ -10,6 +10,7 @@ from pathlib import Path
 from smooth_attention.core.errors import ConfigError, RunError
 from smooth_attention.core.files import write_json
 from smooth_attention.core.locks import exclusive
+from smooth_attention.runs.inputs import Opener, open_checked_source, open_once
 from smooth_attention.study.design.arms import make_arm
 from smooth_attention.study.design.config import StudyConfig, make_study, write_study
 from smooth_attention.study.design.plan import (
@@ -41,18 +42,19 @@ from smooth_attention.study.verdicts.conclusions import Conclusions, judge_study
 LOCK = ".lock"
 
 
-def forecast(config: StudyConfig, output: Path, executor: LocalExecutor) -> Forecast:
+def forecast(config: StudyConfig, output: Path, executor: LocalExecutor, open_data: Opener) -> Forecast:
     """Return plan and hours, from finished runs where there are some, else from timed steps.
 
     Args:
         config: what is asked; of its replicates as many are kept as the budget leaves.
         output: the study's directory, which need not be there.
         executor: what times the steps.
+        open_data: what opens the data.
 
     Raises:
         RequestError: on data or options that can't be used.
     """
-    plan = make_plan(config)
+    plan = make_plan(config, open_data)
     arm = make_arm("smooth", {}) if any(arm.is_smooth for arm in config.trained_arms) else config.trained_arms[0]
     speeds: dict[str, Speed] = {}
     source = "by finished runs"
@@ -63,8 +65,8 @@ def forecast(config: StudyConfig, output: Path, executor: LocalExecutor) -> Fore
             speeds[dataset] = done[0][0].speed_of(done[0][1])
         else:
             speeds[dataset], source = executor.time(config.run_config(runs[0].config.data, arm)), "by timed steps"
-    kept = keep_to_budget(config, lambda smaller: total_seconds(make_plan(smaller), speeds))
-    plan = plan if kept == config else make_plan(kept)
+    kept = keep_to_budget(config, lambda smaller: total_seconds(make_plan(smaller, open_data), speeds))
+    plan = plan if kept == config else make_plan(kept, open_data)
     visible = {dataset: visible_difference(kept, count) for dataset, count in plan.groups.items()}
     return Forecast(kept, plan, speeds, total_seconds(plan, speeds), source, visible)
 
@@ -103,23 +105,24 @@ def run_study(
         from smooth_attention.study.execution.ray_runner import check_address
 
         check_address(ray)
+    open_data = open_once()
     before = check_output(config, output)
-    if before is not None and not dry_run and is_complete(before, output):
-        return conclude(output)
+    if before is not None and not dry_run and is_complete(before, output, open_data):
+        return conclude(output, open_data=open_data)
     log = Path(os.devnull) if dry_run else output / LOG
     with local_executor(log, cache, corruptions=config.corruptions) as local:
         local.open_worker()
         if dry_run:
-            announce(forecast(before or config, output, local))
+            announce(forecast(before or config, output, local, open_data))
             return None
         with exclusive(output / LOCK, refusal=f"{output} is at work in another process; wait for it, or end it"):
-            expected = forecast(before or config, output, local)
+            expected = forecast(before or config, output, local, open_data)
             with full_disk_told(output):
                 write_plan(config, expected, output, command)
             announce(expected)
             with choose_executor(ray, local) as executor:
                 do_runs(expected, output, executor, report=report)
-            return conclude(output)
+            return conclude(output, open_data=open_data)
 
 
 @contextmanager
@@ -135,9 +138,9 @@ def choose_executor(ray: str | None, local: LocalExecutor) -> Iterator[Executor]
         yield cluster
 
 
-def is_complete(config: StudyConfig, output: Path) -> bool:
+def is_complete(config: StudyConfig, output: Path, open_data: Opener) -> bool:
     """Return whether every run of a study is finished."""
-    return all(is_finished(output / run.directory, config.corruptions) for run in make_plan(config).runs)
+    return all(is_finished(output / run.directory, config.corruptions) for run in make_plan(config, open_data).runs)
 
 
 @contextmanager
@@ -155,12 +158,15 @@ def full_disk_told(output: Path) -> Iterator[None]:
         raise RunError(f"{tell_full(output)}, then run the same command again; finished runs are kept") from error
 
 
-def conclude(output: Path, *, with_samples: bool = True) -> tuple[Study, Conclusions]:
+def conclude(
+    output: Path, *, with_samples: bool = True, open_data: Opener = open_checked_source
+) -> tuple[Study, Conclusions]:
     """Write results, tables, figures and report from the records alone.
 
     Args:
         output: the study's directory.
         with_samples: whether thumbnails that are missing are drawn, from the data.
+        open_data: what opens it.
 
     Raises:
         ConfigError: where there is no study.
@@ -171,7 +177,7 @@ def conclude(output: Path, *, with_samples: bool = True) -> tuple[Study, Conclus
     with full_disk_told(output):
         write_results(study, output / "results.csv")
         if with_samples:
-            write_samples(study)
+            write_samples(study, open_data)
         if study.results:
             write_tables(study, conclusions, output / "tables")
             write_report(study, conclusions, command=read_plan(output)["command"])

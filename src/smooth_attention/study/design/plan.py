@@ -14,7 +14,7 @@ from smooth_attention.core.errors import ConfigError
 from smooth_attention.data.sources import Source
 from smooth_attention.data.splits import Split, keep_share
 from smooth_attention.runs.config import RunConfig
-from smooth_attention.runs.inputs import open_checked_source
+from smooth_attention.runs.inputs import Opener, open_checked_source
 from smooth_attention.runs.protocols import PROTOCOLS
 from smooth_attention.study.design.config import Replicates, StudyConfig, budget_hours
 from smooth_attention.study.statistics import plan_over_folds, plan_over_seeds, smallest_difference
@@ -106,8 +106,8 @@ class Forecast:
     visible: Mapping[str, float | None]
 
 
-def make_plan(config: StudyConfig) -> Plan:
-    """Return the plan of a study; opens its data.
+def make_plan(config: StudyConfig, open_data: Opener = open_checked_source) -> Plan:
+    """Return the plan of a study; its data is opened by ``open_data``.
 
     Raises:
         RequestError: on data or options that can't be used.
@@ -116,7 +116,7 @@ def make_plan(config: StudyConfig) -> Plan:
     names: dict[str, str] = {}
     groups: dict[str, int] = {}
     runs = []
-    sources = {data: open_checked_source(config.run_config(data, arms[0]))[0] for data in config.data}
+    sources = {data: open_data(config.run_config(data, arms[0]))[0] for data in config.data}
     for data, source in sources.items():
         if source.name in names:
             raise ConfigError(f"{names[source.name]} and {data} are both called {source.name!r}; rename one directory")

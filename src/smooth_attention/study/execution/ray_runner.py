@@ -65,8 +65,10 @@ class RayExecutor:
 
 def perform_there(place: str, config: dict[str, Any], directory: str, cache: str, corruptions: bool) -> dict[str, Any]:
     """Do one run on a node, from the directory where the study was started, since data may be named relative to it."""
+    from smooth_attention.runs.inputs import open_once
+
     os.chdir(place)
-    return perform(config, Path(directory), cache=Path(cache), corruptions=corruptions)
+    return perform(config, Path(directory), cache=Path(cache), corruptions=corruptions, open_data=open_once())
 
 
 def check_address(address: str) -> None:

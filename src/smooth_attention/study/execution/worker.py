@@ -18,18 +18,23 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from smooth_attention.core.errors import ConfigError, RequestError, RunError
 from smooth_attention.core.locks import exclusive
 from smooth_attention.core.records import RECORD, read_record, write_record
+
+if TYPE_CHECKING:
+    from smooth_attention.runs.inputs import Opener
 
 TIMED_STEPS = 3
 TIMED_IMAGES = 4
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
-def perform(config: dict[str, Any], directory: Path, *, cache: Path, corruptions: bool) -> dict[str, Any]:
+def perform(
+    config: dict[str, Any], directory: Path, *, cache: Path, corruptions: bool, open_data: Opener
+) -> dict[str, Any]:
     """Do one run, and say how it ended; a failure is in its record too.
 
     Args:
@@ -37,6 +42,7 @@ def perform(config: dict[str, Any], directory: Path, *, cache: Path, corruptions
         directory: of the run.
         cache: where decoded images live.
         corruptions: whether corrupted test images are scored too.
+        open_data: what opens its data.
 
     Returns:
         ``{"status": "done"}``, ``{"status": "failed", "reason": ...}``, or ``{"status": "stop", "reason": ...}`` where
@@ -44,15 +50,15 @@ def perform(config: dict[str, Any], directory: Path, *, cache: Path, corruptions
     """
     from smooth_attention.runs.config import make_config
     from smooth_attention.runs.measure import measure_run
-    from smooth_attention.runs.train import train
+    from smooth_attention.runs.train import train_on
 
     try:
         with exclusive(
             directory.with_name(f".{directory.name}.lock"), refusal=f"{directory} is in use", patience_seconds=60
         ):
             try:
-                train(make_config(config), directory, cache=cache)
-                measure_run(directory, cache=cache, corruptions=corruptions)
+                train_on(open_data, make_config(config), directory, cache=cache)
+                measure_run(directory, cache=cache, corruptions=corruptions, open_data=open_data)
                 shutil.rmtree(directory / "checkpoints", ignore_errors=True)  # model/ has what was scored
             except OSError as error:
                 if error.errno in NO_SPACE:
@@ -88,7 +94,7 @@ def fail(directory: Path, config: dict[str, Any], reason: str) -> dict[str, Any]
     return {"status": "failed", "reason": reason}
 
 
-def time_steps(config: dict[str, Any], *, cache: Path) -> dict[str, float]:
+def time_steps(config: dict[str, Any], *, cache: Path, open_data: Opener) -> dict[str, float]:
     """Return seconds per training step and per scored image of a configuration, on real images of its data."""
     import torch
     from torch.utils.data import default_collate
@@ -97,13 +103,12 @@ def time_steps(config: dict[str, Any], *, cache: Path) -> dict[str, float]:
     from smooth_attention.runs.config import make_config
     from smooth_attention.runs.evaluate import evaluate_network
     from smooth_attention.runs.fit import autocast
-    from smooth_attention.runs.inputs import open_checked_source
     from smooth_attention.runs.protocols import PROTOCOLS
     from smooth_attention.runs.train import build_network
 
     checked = make_config(config)
     protocol = PROTOCOLS[checked.protocol]
-    source, _ = open_checked_source(checked)
+    source, _ = open_data(checked)
     split = keep_share(source, protocol.split(source, checked), checked.train_frac, checked.split_seed)
     pairs = protocol.pairs(source, image_size=checked.image_size, directory=cache)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -130,14 +135,15 @@ def time_steps(config: dict[str, Any], *, cache: Path) -> dict[str, float]:
     }
 
 
-def answer(job: dict[str, Any], cache: Path) -> dict[str, Any]:
+def answer(job: dict[str, Any], cache: Path, open_data: Opener) -> dict[str, Any]:
     """Do one job."""
     if job["kind"] == "time":
         try:
-            return {"status": "done", **time_steps(job["config"], cache=cache)}
+            return {"status": "done", **time_steps(job["config"], cache=cache, open_data=open_data)}
         except RequestError as error:
             return {"status": "failed", "reason": str(error)}
-    return perform(job["config"], Path(job["directory"]), cache=cache, corruptions=job["corruptions"])
+    directory, corruptions = Path(job["directory"]), job["corruptions"]
+    return perform(job["config"], directory, cache=cache, corruptions=corruptions, open_data=open_data)
 
 
 def main(log: Path, cache: Path) -> None:
@@ -148,8 +154,11 @@ def main(log: Path, cache: Path) -> None:
         os.dup2(file.fileno(), 2)
     jobs: queue.Queue[str] = queue.Queue()
     threading.Thread(target=listen, args=(jobs,), daemon=True).start()
+    from smooth_attention.runs.inputs import open_once  # late: by then it is known when the input ends
+
+    open_data = open_once()
     while True:
-        answers.write(json.dumps(answer(json.loads(jobs.get()), cache)) + "\n")
+        answers.write(json.dumps(answer(json.loads(jobs.get()), cache, open_data)) + "\n")
         answers.flush()
         gc.collect()  # a trainer and its network refer to each other
 

@@ -11,7 +11,7 @@ from PIL import Image
 from smooth_attention.core.errors import ConfigError
 from smooth_attention.core.files import replace_directory, write_bytes
 from smooth_attention.runs.config import make_config
-from smooth_attention.runs.inputs import open_checked_source
+from smooth_attention.runs.inputs import Opener, open_checked_source
 from smooth_attention.runs.pictures import encode_jpeg, encode_mask
 from smooth_attention.study.execution.collect import Result, Study
 from smooth_attention.study.verdicts.contrasts import Paired, pair_arms
@@ -94,13 +94,14 @@ def truth_path(study: Study, dataset: str, stem: str) -> Path:
     return study.directory / SAMPLES / dataset / "truths" / f"{stem}.png"
 
 
-def write_samples(study: Study) -> None:
+def write_samples(study: Study, open_data: Opener = open_checked_source) -> None:
     """Write image and truth of every image that the report shows, at most 192 px wide and high.
 
     They have the images' own proportions. The data is opened only where a sample is missing.
 
     Args:
         study: with its records.
+        open_data: what opens the data.
 
     Raises:
         DataError: where the data is gone.
@@ -110,12 +111,12 @@ def write_samples(study: Study) -> None:
         choices = choose_samples(study, dataset)
         paths = [path(study, dataset, choice.stem) for choice in choices for path in (image_path, truth_path)]
         if not all(path.is_file() for path in paths):
-            write_dataset(study, dataset, choices)
+            write_dataset(study, dataset, choices, open_data)
 
 
-def write_dataset(study: Study, dataset: str, choices: tuple[Choice, ...]) -> None:
+def write_dataset(study: Study, dataset: str, choices: tuple[Choice, ...], open_data: Opener) -> None:
     record = choices[0].arm.record
-    source, _ = open_checked_source(make_config(record["config"], source=f"the record of {choices[0].arm.directory}"))
+    source, _ = open_data(make_config(record["config"], source=f"the record of {choices[0].arm.directory}"))
     if source.fingerprint != record["data"]["fingerprint"]:
         raise ConfigError(
             f"the data of {dataset} changed since {study.directory} was trained, so its images can't be shown beside "
