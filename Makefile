@@ -27,7 +27,7 @@ same: .venv/.installed
 	@test -n "$(BEFORE)" || { echo "say which commit to compare with: make same BEFORE=29b3452"; exit 2; }
 	$(BIN)/python benchmarks/same.py $(BEFORE) $(if $(WORK),--work $(WORK)) $(if $(ONLY),--only '$(ONLY)')
 
-# the README's table of real runs; needs ../shared/data, takes about an hour on 2 cores
+# the table of single runs in docs/results.md; needs ../shared/data, takes about an hour on 2 cores
 results: .venv/.installed
 	$(BIN)/python benchmarks/real_images.py ../shared/data --output runs/results
 

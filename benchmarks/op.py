@@ -2,7 +2,7 @@
 
 ``python benchmarks/op.py --output docs/benchmarks`` writes ``op.json``, ``op.md`` and ``op.png`` there and prints
 measured beside target; ``--quick`` measures the targets of time alone. Ratios are of medians of calls that alternate in
-one process. On a machine that does other work the figures mean nothing.
+one process. On a machine that does other work the numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -294,7 +294,7 @@ def write_page(found: dict[str, Any], output: Path) -> None:
         "",
         "![Time and memory over the number of positions](op.png)",
         "",
-        "All figures with quartiles: [op.json](op.json).",
+        "All numbers with quartiles: [op.json](op.json).",
         "",
     ]
     (output / "op.md").write_text("\n".join(lines))

@@ -247,9 +247,9 @@ def main() -> None:
     tables = make_tables()
     print("\n\n".join(tables.values()))
     if options.update:
-        page = DOCS / "paper-figures.md"
+        page = DOCS / "paper.md"
         page.write_text(update_page(page.read_text(encoding="utf-8"), tables.items()), encoding="utf-8")
-        draw_figure().savefig(DOCS / "images" / "paper-figures.png", dpi=130, metadata={"Software": None})
+        draw_figure().savefig(DOCS / "images" / "paper-metrics.png", dpi=130, metadata={"Software": None})
 
 
 # Colours of Okabe and Ito, which colour-blind readers tell apart.

@@ -1,4 +1,4 @@
-"""Train on real images by the README's commands and print the README's table from the records.
+"""Train on real images by the commands of docs/results.md and print its table from the records.
 
 ``python benchmarks/real_images.py DATA_ROOT --output DIR``: a finished run is not trained again.
 """

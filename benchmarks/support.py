@@ -94,7 +94,7 @@ def main() -> None:
     made = ", with " + ", ".join(f"{name} {found[name]}" for name in ("torch", "segmentation-models-pytorch", "timm"))
     made += f", in {(time.monotonic() - started) / 60:.0f} minutes"
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads), *rows]
-    text = HEAD.format(made=made) + "\n".join(lines) + "\n\nWhat can't be built or failed, with what is said:\n\n"
+    text = HEAD.format(made=made) + "\n".join(lines) + "\n\nWhat can't be built or failed, with the message:\n\n"
     output.write_text(text + "\n".join(notes) + "\n", encoding="utf-8")
 
 

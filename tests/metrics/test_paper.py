@@ -254,13 +254,13 @@ def paper_rules():
 
 
 def test_tables_of_the_docs_are_what_the_script_prints(paper_rules):
-    page = (ROOT / "docs" / "paper-figures.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
     assert page == paper_rules.update_page(page, paper_rules.make_tables().items())
-    assert (ROOT / "docs" / "images" / "paper-figures.png").is_file()
+    assert (ROOT / "docs" / "images" / "paper-metrics.png").is_file()
 
 
 def test_docs_example_runs(capsys):
-    page = (ROOT / "docs" / "paper-figures.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    exec(compile(example, "docs/paper-figures.md", "exec"), {})
+    exec(compile(example, "docs/paper.md", "exec"), {})
     assert capsys.readouterr().out.count("'num_batches': 2") == 2
