@@ -178,8 +178,9 @@ def show_findings(study: Study, conclusions: Conclusions) -> None:
 
     done = sum(result.chosen is None for result in study.results)
     print_line(f"{done} of {study.planned} runs are finished")
-    for finding in (*conclusions.findings, *conclusions.retained):
-        print_line(f"- {finding.sentence}")
+    sentences = [finding.sentence for finding in (*conclusions.findings, *conclusions.retained)]
+    for sentence in (*sentences, *conclusions.mixed):
+        print_line(f"- {sentence}")
     print_line(CONVENTION)
     if study.results:
         print_line(f"report: {study.directory / 'report.html'} (results.csv, tables/, figures/ beside it)")

@@ -28,6 +28,7 @@ def test_conclusions_are_findings_retention_and_claims(tmp_path: Path) -> None:
     assert found.findings == judge(study)
     assert found.retained == judge_retention(study)
     assert found.claims == tuple(judge_claims(study))
+    assert found.mixed == ()
     assert all((found.findings, found.retained, found.claims))
 
 

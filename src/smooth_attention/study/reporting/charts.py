@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from smooth_attention.study.design.config import REFERENCES
 from smooth_attention.study.execution.collect import Result, Study
 from smooth_attention.study.verdicts.contrasts import images_of
 from smooth_attention.study.verdicts.findings import CONVENTION, Finding
+from smooth_attention.study.verdicts.retention import robustness_of, split_alike, tell_others
 from smooth_attention.viz.curves import Curve, Level, curve_chart
 from smooth_attention.viz.forest import ForestRow, forest_chart
 from smooth_attention.viz.study_charts import ArmStyle, Cloud, arm_styles, chart_json, dot_chart, scatter_chart
@@ -191,21 +192,14 @@ def mean_by_stem(results: Iterable[Result]) -> dict[str, float]:
     return {stem: float(np.mean(values)) for stem, values in found.items()}
 
 
-def corruptions_of(results: Iterable[Result]) -> list[dict[str, Any]]:
-    """Return what the runs were measured to keep of their IoU on corrupted images; runs without are left out."""
-    tests = [result.record["metrics"]["test"] for result in results]
-    return [test["corruptions"] for test in tests if test.get("corruptions")]
-
-
 def corruption_panels(study: Study) -> list[Panel]:
     styles = styles_of(study)
     panels = []
     for dataset in study.datasets:
+        alike, others = split_alike({arm: study.of(dataset, arm) for arm in study.arms})
         curves = []
-        for arm in study.arms:
-            found = corruptions_of(study.of(dataset, arm))
-            if not found:
-                continue
+        for arm, results in alike.items():
+            found = [robustness for result in results if (robustness := robustness_of(result))]
             severities = found[0]["severities"]
             kept = [[mean_retention(each, place) for each in found] for place in range(len(severities))]
             curves.append(make_curve(arm, styles[arm], severities, kept))
@@ -213,11 +207,12 @@ def corruption_panels(study: Study) -> list[Panel]:
             figure = curve_chart(curves, title="share of the clean IoU that is left", x_title="severity, 1 to 5")
             figure.update_xaxes(dtick=1)
             convention = f"pooled IoU on corrupted over that on clean test images, mean over all corruptions; {BAND}"
+            convention += tell_others(others)
             panels.append(make_panel(f"{dataset}: corrupted images", figure, convention))
     return panels
 
 
-def mean_retention(corruptions: dict[str, Any], place: int) -> float:
+def mean_retention(corruptions: Mapping[str, Any], place: int) -> float:
     values = [each["retention"][place] for each in corruptions["corruptions"].values()]
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else np.nan

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from smooth_attention.study.execution.collect import Study
-from smooth_attention.study.reporting.charts import corruptions_of, mean_iou
+from smooth_attention.study.reporting.charts import mean_iou
 from smooth_attention.study.reporting.table_formats import Cell, Column, Table, count, spread, word
 from smooth_attention.study.verdicts.claims import Claim
 from smooth_attention.study.verdicts.corrupted import RETENTION_CONVENTION
 from smooth_attention.study.verdicts.findings import Finding
+from smooth_attention.study.verdicts.retention import robustness_of, split_alike, tell_others
 from smooth_attention.study.verdicts.verdict import points
 
 NOTHING = "–"
@@ -107,9 +108,12 @@ def corruption_tables(study: Study) -> list[Table]:
     """Return for each dataset what every corruption leaves, and how still masks hold."""
     tables = []
     for dataset in study.datasets:
-        by_arm = {arm: found for arm in study.arms if (found := corruptions_of(study.of(dataset, arm)))}
-        if not by_arm:
+        alike, others = split_alike({arm: study.of(dataset, arm) for arm in study.arms})
+        if not alike:
             continue
+        by_arm = {
+            arm: [found for result in results if (found := robustness_of(result))] for arm, results in alike.items()
+        }
         names = list(next(iter(by_arm.values()))[0]["corruptions"])
         rows = [
             (word(name.replace("_", " ")), *(spread(kept(each, name) for each in found) for found in by_arm.values()))
@@ -127,26 +131,28 @@ def corruption_tables(study: Study) -> list[Table]:
         caption = (
             "share of the clean pooled IoU that is left, mean over severities; same label: share of pixels that keep "
             "their label under noise of 2 grey levels and a shift by 1 px; mean ± standard deviation over trainings"
+            f"{tell_others(others)}"
         )
         title = f"{dataset}: by corruption"
         tables.append(Table(f"corruptions-{dataset}", title, tuple(columns), tuple(rows), caption))
     return tables
 
 
-def retention_table(findings: Iterable[Finding]) -> Table:
-    """Return the verdicts on corrupted images."""
+def retention_table(findings: Iterable[Finding], mixed: Iterable[str]) -> Table:
+    """Return the verdicts on corrupted images; the caption names the contrasts that have none."""
     columns = (*CONTRAST, Column("trainings", ("trainings",)))
     rows = tuple((*contrast_cells(finding), count(finding.replicates)) for finding in findings)
-    return Table("retention", "Contrasts on corrupted images", columns, rows, f"points; {RETENTION_CONVENTION}")
+    caption = ". ".join([f"points; {RETENTION_CONVENTION}", *mixed])
+    return Table("retention", "Contrasts on corrupted images", columns, rows, caption)
 
 
-def kept(corruptions: dict[str, Any], name: str) -> float | None:
+def kept(corruptions: Mapping[str, Any], name: str) -> float | None:
     values = corruptions["corruptions"].get(name, {}).get("retention", [])
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
 
-def agreement(corruptions: dict[str, Any], name: str) -> float | None:
+def agreement(corruptions: Mapping[str, Any], name: str) -> float | None:
     value: float | None = corruptions.get("stability", {}).get(name, {}).get("mask_agreement")
     return value
 

@@ -145,7 +145,7 @@ def group_findings(study: Study, findings: Sequence[Finding]) -> dict[str, list[
 
 def list_sections(study: Study, conclusions: Conclusions) -> list[Section]:
     """Return the parts of the page in order, also those that have nothing to show and say why."""
-    findings, retained, claims = conclusions.findings, conclusions.retained, conclusions.claims
+    findings, retained, mixed = conclusions.findings, conclusions.retained, conclusions.mixed
     by_dataset = [finding for group in group_findings(study, findings).values() for finding in group]
     return [
         Section(
@@ -195,7 +195,7 @@ def list_sections(study: Study, conclusions: Conclusions) -> list[Section]:
             "How much of its IoU each arm keeps on noisy, blurred or otherwise damaged images. Higher is more robust.",
             "Corrupted images were not scored; --corruptions does.",
             corruption_panels(study),
-            [*([retention_table(retained)] if retained else []), *corruption_tables(study)],
+            [*([retention_table(retained, mixed)] if retained or mixed else []), *corruption_tables(study)],
         ),
         Section(
             "training",
@@ -217,7 +217,7 @@ def list_sections(study: Study, conclusions: Conclusions) -> list[Section]:
             "Claims of the paper",
             "What the paper says, beside what was measured here.",
             "None of the paper's claims is about these datasets and arms.",
-            tables=[claim_table(claims)] if claims else [],
+            tables=[claim_table(conclusions.claims)] if conclusions.claims else [],
         ),
     ]
 

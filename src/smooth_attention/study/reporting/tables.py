@@ -23,6 +23,7 @@ from smooth_attention.study.verdicts.contrasts import compare_arms
 from smooth_attention.study.verdicts.corrupted import RETENTION_CONVENTION
 from smooth_attention.study.verdicts.findings import CONVENTION, Finding
 from smooth_attention.study.verdicts.published import find_place
+from smooth_attention.study.verdicts.retention import robustness_of, split_alike, tell_others
 
 COMPARED = (*FIGURES, "boundary_iou")  # columns whose cells can be bold
 TEST = ("metrics", "test")
@@ -51,11 +52,11 @@ def write_tables(study: Study, conclusions: Conclusions, directory: Path) -> lis
         if study.config.protocol == "paper":
             tables.append(paper_table(study, dataset))
         tables.append(diagnostics_table(study, dataset))
-        if any(dig(*CORRUPTED)(result.record) for result in study.results if result.dataset == dataset):
+        if corrupted_arms(study, dataset)[0]:
             tables.append(robustness_table(study, dataset))
     tables += [verdict_table(conclusions.findings), claims_table(conclusions.claims)]
-    if conclusions.retained:
-        tables.append(retention_table(conclusions.retained))
+    if conclusions.retained or conclusions.mixed:
+        tables.append(retention_table(conclusions.retained, conclusions.mixed))
     return [path for table in tables for path in table.write(directory)]
 
 
@@ -199,10 +200,12 @@ def count_choices(results: Iterable[Result]) -> str:
 
 def robustness_table(study: Study, dataset: str) -> Table:
     """Return how much IoU each corruption leaves, and how still masks and attention hold."""
-    arms = [arm for arm in arms_of(study, dataset) if any(dig(*CORRUPTED)(r.record) for r in study.of(dataset, arm))]
-    records = {arm: [result.record for result in study.of(dataset, arm)] for arm in arms}
-    first = next(found for found in map(dig(*CORRUPTED), records[arms[0]]) if found)
-    names, severities, images = (first[key] for key in ("corruptions", "severities", "images"))  # type: ignore[index]
+    by_arm, others = corrupted_arms(study, dataset)
+    arms = list(by_arm)
+    records = {arm: [result.record for result in results] for arm, results in by_arm.items()}
+    first = robustness_of(by_arm[arms[0]][0])
+    assert first is not None
+    names, severities, images = (first[key] for key in ("corruptions", "severities", "images"))
     stability: list[tuple[str, str, tuple[str, str], int]] = [
         (f"{title} under {kind}", f"{kind}_{key}", (kind, key), scale)
         for kind in ("noise", "shift")
@@ -213,7 +216,7 @@ def robustness_table(study: Study, dataset: str) -> Table:
     rows = []
     for arm in arms:
         cells = [mean_cell(records[arm], dig(*CORRUPTED, "retention"), digits=1, scale=100)]
-        cells += [mean_cell(records[arm], retention_of(name), digits=1, scale=100) for name in names]
+        cells += [mean_cell(records[arm], kept_under(name), digits=1, scale=100) for name in names]
         cells += [
             mean_cell(records[arm], dig(*CORRUPTED, "stability", *path), digits=2 if scale == 100 else 4, scale=scale)
             for _, _, path, scale in stability
@@ -228,12 +231,17 @@ def robustness_table(study: Study, dataset: str) -> Table:
             "Retention: pooled IoU on corrupted images over that on clean ones, %, mean over severities "
             f"{', '.join(map(str, severities))} and trainings. {counts_of(study, dataset, arms)}, of which {images} in "
             "each training were corrupted. Same pixels: label unchanged by noise of 2 grey levels, by a shift of 1 px. "
-            "Row distance: largest change of a row of attention, mean over rows. No intervals here, nothing is bold."
+            "Row distance: largest change of a row of attention, mean over rows. No intervals here, nothing is bold"
+            f"{tell_others(others)}."
         ),
     )
 
 
-def retention_of(name: str) -> Read:
+def corrupted_arms(study: Study, dataset: str) -> tuple[dict[str, Sequence[Result]], list[str]]:
+    return split_alike({arm: study.of(dataset, arm) for arm in arms_of(study, dataset)})
+
+
+def kept_under(name: str) -> Read:
     """Return a reader of the mean retention over severities."""
 
     def read(record: dict[str, Any]) -> float | None:
@@ -250,10 +258,11 @@ def verdict_table(findings: Sequence[Finding]) -> Table:
     return findings_table("verdict", "Verdicts", findings, f"{convention}; points: hundredths of IoU.")
 
 
-def retention_table(findings: Sequence[Finding]) -> Table:
-    """Return every finding on corrupted images."""
+def retention_table(findings: Sequence[Finding], mixed: Sequence[str]) -> Table:
+    """Return every finding on corrupted images; the caption names the contrasts that have none."""
     convention = f"{RETENTION_CONVENTION[0].upper()}{RETENTION_CONVENTION[1:]}; points: hundredths of retention."
-    return findings_table("retention", "Verdicts on corrupted images", findings, convention)
+    caption = " ".join([convention, *(f"{sentence}." for sentence in mixed)])
+    return findings_table("retention", "Verdicts on corrupted images", findings, caption)
 
 
 def findings_table(name: str, title: str, findings: Sequence[Finding], caption: str) -> Table:

@@ -15,6 +15,7 @@ from smooth_attention.study.execution.collect import Result, Study
 from smooth_attention.study.statistics import LEVEL, Estimate, correct_for_contrasts, estimate_over_folds
 from smooth_attention.study.verdicts.contrasts import pair_arms
 from smooth_attention.study.verdicts.published import TABLE_CLAIMS, Place, Rule, TableClaim, find_place
+from smooth_attention.study.verdicts.retention import are_mixed
 
 Outcome = Literal["holds", "fails", "can't tell", "not tested"]
 Read = Callable[[dict[str, Any]], float | None]
@@ -78,12 +79,14 @@ class Quantity:
         sign: 1 where more is claimed, -1 less.
         read: what the record says; None where it does not.
         in_points: whether it is shown in hundredths.
+        of_corrupted: whether it is measured on corrupted images.
     """
 
     name: str
     sign: int
     read: Read
     in_points: bool = False
+    of_corrupted: bool = False
 
 
 def dig(*path: str) -> Read:
@@ -137,9 +140,15 @@ def noise_retention(record: dict[str, Any]) -> float | None:
     return float(np.mean(kept)) if kept and None not in kept else None
 
 
-NOISE = Quantity("retention of IoU under noise", 1, noise_retention, in_points=True)
+NOISE = Quantity("retention of IoU under noise", 1, noise_retention, in_points=True, of_corrupted=True)
 PERTURBATIONS = tuple(
-    Quantity(f"unchanged pixels under {name}", 1, dig(*CORRUPTED, "stability", key, "mask_agreement"), in_points=True)
+    Quantity(
+        f"unchanged pixels under {name}",
+        1,
+        dig(*CORRUPTED, "stability", key, "mask_agreement"),
+        in_points=True,
+        of_corrupted=True,
+    )
     for key, name in (("noise", "noise of 2 grey levels"), ("shift", "a shift of 1 px"))
 )
 
@@ -214,6 +223,9 @@ def image_part(study: Study, dataset: str, arm: str, reference: str, figure: str
 def run_part(study: Study, dataset: str, arm: str, reference: str | None, quantity: Quantity) -> Part:
     """Return the difference of a quantity of the run between two arms (or what one arm has of it), over trainings."""
     label = f"{quantity.name}, {arm}" + ("" if reference is None else f" − {reference}")
+    if quantity.of_corrupted and are_mixed((*study.of(dataset, arm), *study.of(dataset, reference or arm))):
+        missing = f"{quantity.name} of images corrupted in the same way"
+        return Part(label, quantity.sign, None, 0, quantity.in_points, lacks=(missing,))
     theirs = {(result.fold, result.seed): result for result in study.of(dataset, reference or arm)}
     rows = []
     for result in study.of(dataset, arm):
