@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,19 @@ def fewer_images(corruptions: dict[str, Any]) -> None:
     corruptions["images"] -= 1
 
 
-def make(directory: Path, change: Callable[[dict[str, Any]], None], arm: str, **options: Any) -> Study:
+def make(directory: Path, change: Callable[[dict[str, Any]], None], arm: str) -> Study:
     """Return a study in which the last training of an arm was corrupted in another way."""
-    study = make_study_records(directory, arms=ARMS, contrasts=CONTRASTS, corruptions=True, **options)
-    path = study.of("flood", arm)[-1].directory / "record.json"
-    record = json.loads(path.read_text())
-    change(record["metrics"]["test"]["corruptions"])
-    path.write_text(json.dumps(record))
-    return load_study(study.config, directory)
+    study = make_study_records(directory, arms=ARMS, contrasts=CONTRASTS, corruptions=True)
+    return rewrite(study, {study.of("flood", arm)[-1].directory: change})
+
+
+def rewrite(study: Study, changes: Mapping[Path, Callable[[dict[str, Any]], None]]) -> Study:
+    """Change what some runs say of corrupted images, and return the study as it is read again."""
+    for directory, change in changes.items():
+        record = json.loads((directory / "record.json").read_text())
+        change(record["metrics"]["test"]["corruptions"])
+        (directory / "record.json").write_text(json.dumps(record))
+    return load_study(study.config, study.directory)
 
 
 CHANGES = pytest.mark.parametrize("change", [fewer_severities, fewer_names, fewer_images])
@@ -87,12 +92,8 @@ def test_tables_and_report_leave_the_arm_out_and_name_it(tmp_path: Path, change:
 
 def test_all_arms_corrupted_in_different_ways_leave_no_table_of_them(tmp_path: Path) -> None:
     study = make(tmp_path, fewer_names, "none")
-    for arm in ("attention", "smooth-0.4"):
-        path = study.of("flood", arm)[0].directory / "record.json"
-        record = json.loads(path.read_text())
-        fewer_names(record["metrics"]["test"]["corruptions"])
-        path.write_text(json.dumps(record))
-    study = load_study(study.config, tmp_path)
+    first = [study.of("flood", arm)[0].directory for arm in ("attention", "smooth-0.4")]
+    study = rewrite(study, dict.fromkeys(first, fewer_names))
     names = {path.stem for path in write_tables(study, judge_study(study), tmp_path / "tables")}
     assert "retention" in names
     assert "robustness-flood" not in names
@@ -100,16 +101,18 @@ def test_all_arms_corrupted_in_different_ways_leave_no_table_of_them(tmp_path: P
 
 def test_another_fold_may_have_other_images(tmp_path: Path) -> None:
     study = make_study_records(tmp_path, arms=ARMS, corruptions=True, folds=2, seeds=2)
-    for result in study.results:
-        result.record["metrics"]["test"]["corruptions"]["images"] += result.fold
+    study = rewrite(study, {result.directory: fewer_images for result in study.results if result.fold == 1})
     assert not are_mixed(study.results)
-    study.results[0].record["metrics"]["test"]["corruptions"]["images"] += 1
-    assert are_mixed(study.results)
+    assert are_mixed(rewrite(study, {study.results[0].directory: fewer_images}).results)
 
 
 def test_runs_without_corrupted_images_are_no_other_set(tmp_path: Path) -> None:
     study = make_study_records(tmp_path, arms=ARMS, corruptions=True)
-    study.results[0].record["metrics"]["test"].pop("corruptions")
+    path = study.results[0].directory / "record.json"
+    record = json.loads(path.read_text())
+    del record["metrics"]["test"]["corruptions"]
+    path.write_text(json.dumps(record))
+    study = load_study(study.config, tmp_path)
     assert retention_of(study.results[0]) is None
     assert not are_mixed(study.results)
     kept, others = split_alike({arm: study.of("flood", arm) for arm in study.arms})
