@@ -1,4 +1,4 @@
-"""Verdicts: each of the five from records that deserve it, and the study that can't see."""
+"""Verdicts: each of the five from records that deserve it, and the study that is underpowered."""
 
 from __future__ import annotations
 
@@ -142,8 +142,8 @@ def test_study_that_can_not_see_half_of_the_images_claims_no_sameness(tmp_path: 
 
     findings = judge(edit_all(study, "none-half", heal))
     assert [finding.verdict for finding in findings] == ["can't tell", "can't tell"]
-    assert "this study can't see: half of the training images made no visible difference" in findings[1].sentence
-    assert "This study can't see much" in findings[0].sentence
+    assert "this study is underpowered: half of the training images made no visible difference" in findings[1].sentence
+    assert "This study is underpowered" in findings[0].sentence
 
 
 def test_p_values_are_corrected_over_all_contrasts_of_all_datasets(tmp_path: Path) -> None:
@@ -185,4 +185,4 @@ def test_control_that_is_not_finished_says_nothing_yet(tmp_path: Path) -> None:
     findings = judge(load_study(study.config, study.directory))
     assert [finding.verdict for finding in findings] == ["same", "can't tell"]
     assert "whether this study can see is not known yet" in findings[1].sentence
-    assert "can't see much" not in findings[0].sentence
+    assert "underpowered" not in findings[0].sentence

@@ -140,12 +140,12 @@ def make_finding(
 
 
 def say(finding: Finding, evidence: Evidence, margin: float, *, is_blind: bool) -> str:
-    """Return the verdict in one sentence (two where the study can't see)."""
+    """Return the verdict in one sentence (two where the study is underpowered)."""
     names = f"{finding.dataset}: {finding.arm}"
     measured = describe(finding)
     if finding.is_control:
         return say_control(finding, measured)
-    blind = " This study can't see much: half of the training images made no visible difference." if is_blind else ""
+    blind = " This study is underpowered: half of the training images made no visible difference." if is_blind else ""
     if finding.verdict == "inactive":
         assert evidence.activity is not None
         what = "smoothing" if evidence.activity.has_gate else finding.arm
@@ -166,7 +166,7 @@ def say_control(finding: Finding, measured: str) -> str:
     if finding.mean is None:
         return f"{finding.dataset}: whether this study can see is not known yet: {measured} for the positive control."
     return (
-        f"{finding.dataset}: this study can't see: half of the training images made no visible difference, so a "
+        f"{finding.dataset}: this study is underpowered: half of the training images made no visible difference, so a "
         f"missing difference means nothing ({measured})."
     )
 
