@@ -9,9 +9,8 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-from smooth_attention.core.records import read_record
+from smooth_attention.core.records import Record, read_record
 
 RUNS = {
     "flood": ("flood", "--network paper --threshold 0.4 --epochs 20"),
@@ -27,18 +26,18 @@ HEADER = (
 )
 
 
-def row(name: str, options: str, record: dict[str, Any]) -> str:
-    test = record["metrics"]["test"]
-    chosen = record["epoch"]["chosen"]
-    minutes = sum(record["seconds"].values()) / 60
+def row(name: str, options: str, record: Record) -> str:
+    test = record.metrics.test
+    chosen = record.epoch.chosen
+    minutes = (record.seconds.train + record.seconds.evaluate) / 60
     figures = [
-        str(len(test["images"])),
-        f"{test['pooled']['iou']:.3f}",
-        f"{test['pooled']['dice']:.3f}",
-        f"{test['pooled']['boundary_iou']:.3f}",
-        f"{test['per_image']['iou']:.3f}",
-        f"{record['diagnostics']['gamma'][chosen]:.4f}",
-        f"{100 * test['gate_off']['changed_pixels']:.3f} %",
+        str(len(test.images)),
+        f"{test.pooled.iou:.3f}",
+        f"{test.pooled.dice:.3f}",
+        f"{test.pooled.boundary_iou:.3f}",
+        f"{test.per_image.iou:.3f}",
+        f"{record.diagnostics.gamma[chosen]:.4f}",
+        f"{100 * test.gate_off.changed_pixels:.3f} %",
         f"{minutes:.1f}",
     ]
     return " | ".join(["", name, f"`{options}`", *figures, ""]).strip()

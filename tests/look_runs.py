@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from smooth_attention import create_model, load_model
-from smooth_attention.core.files import write_json
-from smooth_attention.core.records import read_record
+from smooth_attention.core.records import read_record, write_record
 from smooth_attention.models import SmoothAttention
 from smooth_attention.models.network import Network
 from smooth_attention.runs.config import RunConfig
@@ -35,7 +35,7 @@ def copy_with_model(run: Path, copy: Path, net: Network, **config: Any) -> Path:
     net.preprocessing = load_model(run).preprocessing
     net.save_pretrained(copy / "model")
     record = read_record(run)
-    write_json(copy / "record.json", {**record, "config": {**record["config"], **config}})
+    write_record(copy, replace(record, config={**record.config, **config}))
     return copy
 
 

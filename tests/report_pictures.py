@@ -20,8 +20,8 @@ def add_pictures(study: Study, classes: Sequence[str] | None = None) -> None:
     for result in study.results:
         moved = np.roll(scene(0).mask, 1 + len(result.arm) + result.seed, 0).astype(np.uint8)
         mask = encode_mask(moved, None if classes is None else names)
-        for image in result.record["metrics"]["test"]["images"]:
-            write(result.directory / "predictions" / f"{image['stem']}.png", mask)
+        for image in result.record.metrics.test.images:
+            write(result.directory / "predictions" / f"{image.stem}.png", mask)
     for dataset in study.datasets:
         for place, choice in enumerate(choose_samples(study, dataset)):
             shown = scene(place % PER_DATASET)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from record_files import write_values
 from smooth_attention.core.files import write_json, write_text
 from smooth_attention.core.provenance import versions
-from smooth_attention.core.records import write_record
 from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.corruptions import CORRUPTIONS
 from smooth_attention.runs.config import RunConfig, write_config
@@ -107,7 +107,7 @@ def make_study_records(
                         add_measures(record, run_config, float(iou[fold, seed].mean()))
                     if config.corruptions:
                         record["metrics"]["test"]["corruptions"] = robustness_of(run_config)
-                    write_record(run, record)
+                    write_values(run, record)
     return load_study(config, directory)
 
 

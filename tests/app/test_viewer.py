@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from look_runs import small_net
+from record_files import write_values
 from smooth_attention.app.drawing import PANEL_PX, rule_of
 from smooth_attention.app.session import ERRORS, SHOWN_PX, Seen, Session, Settings, fit
 from smooth_attention.app.viewer import Viewer
 from smooth_attention.core.errors import ConfigError, DataError, OptionError
-from smooth_attention.core.records import read_record, write_record
+from smooth_attention.core.records import read_record
 from smooth_attention.data.cache import resize_mask
 from smooth_attention.look.attention import Look
 from smooth_attention.runs.evaluate import show_iou
@@ -135,7 +136,7 @@ def test_rule_is_that_of_the_block_that_is_looked_at(viewer: Viewer, session: Se
 
 
 def test_run_that_failed_before_its_data_was_open_is_a_sentence(tmp_path: Path) -> None:
-    write_record(tmp_path / "failed", {"status": "failed", "reason": "no data", "config": {}})
+    write_values(tmp_path / "failed", {"status": "failed", "reason": "no data", "config": {}})
     with pytest.raises(ConfigError, match="failed is failed, not done"):
         Viewer({"failed": tmp_path / "failed"}).open("failed")
 

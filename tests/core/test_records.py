@@ -1,36 +1,89 @@
 import platform
+from dataclasses import replace
 from importlib import metadata
 
 import pytest
 
+from record_files import read_values, write_values
 from smooth_attention.core import errors
 from smooth_attention.core.errors import ConfigError, RequestError, RunError, SmoothAttentionError
+from smooth_attention.core.parts import read_part
 from smooth_attention.core.provenance import versions
-from smooth_attention.core.records import SCHEMA, STATUSES, read_record, write_record
+from smooth_attention.core.records import (
+    SCHEMA,
+    STATUSES,
+    DataFacts,
+    PartMetrics,
+    PooledMetrics,
+    Record,
+    RunMetrics,
+    SwitchedMetrics,
+    read_record,
+    write_record,
+)
+from study_records import make_study_records
 
 
 @pytest.mark.parametrize("status", STATUSES)
-def test_record_comes_back_as_written_with_undefined_figures_none(tmp_path, status):
-    record = {"status": status, "metrics": {"iou": 0.1 + 0.2, "dice": float("nan")}, "data": {"name": "größer"}}
-    write_record(tmp_path / "run", record)
+def test_record_comes_back_as_written_with_undefined_metrics_none(tmp_path, status):
+    pooled = read_part(PooledMetrics, {"iou": 0.1 + 0.2, "dice": float("nan")})
+    test = replace(read_part(PartMetrics, {}), pooled=pooled)
+    data = read_part(DataFacts, {"name": "größer"})
+    write_record(tmp_path / "run", Record(status=status, config={}, data=data, metrics=RunMetrics(test=test)))
     back = read_record(tmp_path / "run")
-    assert back == {
-        "schema": SCHEMA,
+    assert (back.status, back.data.name) == (status, "größer")
+    assert (back.metrics.test.pooled.iou, back.metrics.test.pooled.dice) == (0.1 + 0.2, None)
+    assert read_values(tmp_path / "run") == {
         "status": status,
-        "metrics": {"iou": 0.1 + 0.2, "dice": None},
+        "config": {},
         "data": {"name": "größer"},
+        "metrics": {"test": {"pooled": {"iou": 0.1 + 0.2, "dice": None}}},
+        "schema": SCHEMA,
     }
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["record.json"]
 
 
-def test_write_record_sets_the_schema_whatever_the_record_said(tmp_path):
-    write_record(tmp_path, {"schema": SCHEMA - 1, "status": "done"})
-    assert read_record(tmp_path) == {"schema": SCHEMA, "status": "done"}
+@pytest.mark.parametrize("protocol", ["standard", "paper"])
+def test_records_of_a_study_are_written_as_they_were_read(tmp_path, protocol):
+    study = make_study_records(
+        tmp_path / "study", arms={"none": 0.7, "median": 0.7, "blur": 0.7, "attention": 0.7, "smooth-0.4": 0.7},
+        protocol=protocol, seeds=1, corruptions=True,
+    )  # fmt: skip
+    for result in study.results:
+        before = read_values(result.directory)
+        write_record(tmp_path / "again", read_record(result.directory))
+        assert read_values(tmp_path / "again") == before
+
+
+def test_what_a_later_version_wrote_is_kept_when_something_is_added(tmp_path):
+    values = {
+        "schema": SCHEMA,
+        "status": "done",
+        "config": {"arm": "new", "later": [1]},
+        "metrics": {"test": {"gate_off": {"iou": 0.5, "images": [{"stem": "a", "iou": None}]}, "later": None}},
+        "later": {"x": [1, None]},
+    }
+    write_values(tmp_path, values)
+    record = read_record(tmp_path)
+    switched = read_part(SwitchedMetrics, {"iou": 0.4, "changed_pixels": 0.1})
+    test = replace(record.metrics.test, bypass=switched)
+    write_record(tmp_path, replace(record, metrics=replace(record.metrics, test=test)))
+    values["metrics"]["test"]["bypass"] = {"iou": 0.4, "changed_pixels": 0.1}
+    assert read_values(tmp_path) == values
+
+
+def test_old_failed_record_reads_as_one_without_data_and_metrics(tmp_path):
+    write_values(tmp_path, {"status": "failed", "reason": "no data", "config": {}})
+    record = read_record(tmp_path)
+    assert (record.reason, record.data.fingerprint) == ("no data", None)
+    assert (record.measures, record.diagnostics) == (None, None)
+    test = record.metrics.test
+    assert (test.pooled.iou, test.images, test.gate_off, test.corruptions) == (None, (), None, None)
 
 
 def test_write_record_knows_its_statuses(tmp_path):
     with pytest.raises(AssertionError):
-        write_record(tmp_path, {"status": "nearly"})
+        write_record(tmp_path, Record(status="nearly", config={}))
     assert not list(tmp_path.iterdir())
 
 
@@ -43,8 +96,9 @@ def test_write_record_knows_its_statuses(tmp_path):
         (b'{"schema": 2, "status": "done"}', r"record\.json has schema 2, expected 1; run the training again"),
         (b'{"status": "done"}', r"record\.json has schema None, expected 1"),
         (b"[1]", r"record\.json has schema None, expected 1"),
+        (b'{"schema": 1, "data": []}', r"record\.json is damaged \(expected dict, got list\); run the training again"),
     ],
-    ids=["empty", "cut", "no utf-8", "other schema", "no schema", "no object"],
+    ids=["empty", "cut", "no utf-8", "other schema", "no schema", "no object", "other shape"],
 )
 def test_read_record_refuses(tmp_path, content, match):
     (tmp_path / "record.json").write_bytes(content)

@@ -18,7 +18,8 @@ from PIL import Image
 from look_runs import HOSTILE, SIZE_PX, copy_with_model, small_net
 from smooth_attention.cli.main import main
 from smooth_attention.core.errors import ConfigError, OptionError
-from smooth_attention.core.records import read_record
+from smooth_attention.core.parts import read_part
+from smooth_attention.core.records import Record, read_record
 from smooth_attention.data.cache import resize_mask
 from smooth_attention.data.shapes import draw_scene
 from smooth_attention.data.sources import Pair
@@ -292,14 +293,16 @@ def test_run_without_attention_shows_masks_and_says_so(look_run: Path, cache: Pa
     ],
 )
 def test_remark_says_how_much_the_gate_changes(share: float, sentence: str) -> None:
-    remark = remark_on_gate({"metrics": {"test": {"gate_off": {"iou": 0.5, "changed_pixels": share}}}})
+    remark = remark_on_gate(
+        read_part(Record, {"metrics": {"test": {"gate_off": {"iou": 0.5, "changed_pixels": share}}}})
+    )
     assert remark is not None
     assert remark.startswith(sentence)
     assert ("Expect" in remark) == (share < 0.001)
 
 
 def test_without_a_gate_there_is_no_remark() -> None:
-    assert remark_on_gate({"metrics": {"test": {}}}) is None
+    assert remark_on_gate(read_part(Record, {"metrics": {"test": {}}})) is None
 
 
 def test_wrong_requests_are_refused_before_anything_is_written(look_run: Path, cache: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from sklearn import metrics as oracle
 
+from record_files import write_values
 from smooth_attention.core.errors import DataError
-from smooth_attention.core.records import write_record
 from smooth_attention.data.files import open_image
 from smooth_attention.runs.compare import compare
 
@@ -89,7 +89,7 @@ def test_equal_masks_differ_by_nothing(folders: tuple[Path, Path, Path]) -> None
 
 def test_runs_and_folders_mix(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
     a, b, truth = folders
-    write_record(tmp_path / "run", {"status": "done"})
+    write_values(tmp_path / "run", {"status": "done"})
     with pytest.raises(DataError, match="is a run without predictions"):
         compare(tmp_path / "run", b, truth)
     a.rename(tmp_path / "run" / "predictions")

@@ -10,8 +10,8 @@ import pytest
 import torch
 from sklearn import metrics as oracle
 
+from record_files import write_values
 from smooth_attention.core.errors import ConfigError
-from smooth_attention.core.records import write_record
 from smooth_attention.data.files import open_image
 from smooth_attention.data.folder import FolderSource
 from smooth_attention.models import block_mode, load_model
@@ -76,12 +76,12 @@ def test_switched_figures_are_those_of_the_switched_network(
 def test_other_parts_of_the_split_can_be_evaluated(finished_run: tuple[Path, dict[str, Any]], cache: Path) -> None:
     run, record = finished_run
     images = evaluate_run(run, split="val", mode="on", cache=cache)["metrics"]["images"]
-    assert [image["stem"] for image in images] == record["data"]["split"]["val"]
+    assert [image["stem"] for image in images] == list(record.data.split.val)
 
 
 def test_unfinished_run_is_refused(finished_run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path) -> None:
     _, record = finished_run
-    write_record(tmp_path, {**record, "status": "running"})
+    write_values(tmp_path, {**record, "status": "running"})
     with pytest.raises(ConfigError, match="is running, not done"):
         evaluate_run(tmp_path, split="test", mode="on", cache=cache)
 
@@ -90,7 +90,7 @@ def test_run_whose_data_changed_is_refused(
     finished_run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path
 ) -> None:
     _, record = finished_run
-    write_record(tmp_path, {**record, "data": {**record["data"], "fingerprint": "another"}})
+    write_values(tmp_path, {**record, "data": {**record["data"], "fingerprint": "another"}})
     with pytest.raises(ConfigError, match="the data of scenes changed since"):
         evaluate_run(tmp_path, split="test", mode="on", cache=cache)
 
@@ -128,7 +128,7 @@ def test_gate_off_is_refused_where_there_is_no_gate(
     from smooth_attention import PaperUNet
 
     run, record = finished_run
-    write_record(tmp_path, {**record, "config": {**record["config"], "arm": "none", "threshold": None}})
+    write_values(tmp_path, {**record, "config": {**record["config"], "arm": "none", "threshold": None}})
     PaperUNet(None, block="none").save_pretrained(tmp_path / "model")
     with pytest.raises(ConfigError, match="arm 'none', which has no gate that smooths to switch off"):
         evaluate_run(tmp_path, split="test", mode="gate_off", cache=cache)

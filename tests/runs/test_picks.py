@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 
 from smooth_attention.core.errors import OptionError
+from smooth_attention.core.parts import read_part
+from smooth_attention.core.records import Record
 from smooth_attention.runs.picks import evenly, image_figures, spread_stems
 
 FIGURES = {"a": 0.9, "b": None, "c": 0.1, "d": 0.5, "e": 0.5, "f": 0.3}
-RECORD = {"metrics": {"test": {"images": [{"stem": stem, "iou": iou} for stem, iou in FIGURES.items()]}}}
+RECORD = read_part(
+    Record, {"metrics": {"test": {"images": [{"stem": stem, "iou": iou} for stem, iou in FIGURES.items()]}}}
+)
 
 
 def test_images_are_spread_from_the_worst_to_the_best() -> None:

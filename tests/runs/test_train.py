@@ -21,8 +21,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.nn.functional import one_hot
 
+from record_files import read_values, write_values
 from smooth_attention.core.errors import ConfigError, DataError, DataWarning, RunError, ShapeError
-from smooth_attention.core.records import read_record, write_record
+from smooth_attention.core.records import read_record
 from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.files import open_image
 from smooth_attention.data.opening import open_source
@@ -71,12 +72,12 @@ def test_killed_and_continued_equals_undisturbed_bit_for_bit(scenes: Path, cache
 def test_record_holds_what_the_design_names(finished_run: tuple[Path, dict[str, Any]]) -> None:
     output, record = finished_run
     assert record == read_record(output)
-    assert (record["schema"], record["status"]) == (1, "done")
-    assert record["replicate"] == {"fold": 0, "folds": 5, "seed": 0, "split_seed": 0}
+    assert (read_values(output)["schema"], record.status) == (1, "done")
+    assert dict(record.replicate) == {"fold": 0, "folds": 5, "seed": 0, "split_seed": 0}
     parts = record["data"]["split"]
     assert sorted(stem for stems in parts.values() for stem in stems) == [f"scene{i:02d}" for i in range(12)]
     test = record["metrics"]["test"]
-    assert [image["stem"] for image in test["images"]] == parts["test"]
+    assert [image["stem"] for image in test["images"]] == list(parts["test"])
     assert {"iou", "dice", "accuracy", "precision", "recall", "f1", "boundary_iou", "ece"} <= test["pooled"].keys()
     assert {"iou", "changed_pixels"} == test["gate_off"].keys() == test["bypass"].keys()
     diagnostics = record["diagnostics"]
@@ -212,7 +213,7 @@ def test_killed_while_scoring_continues_without_training_again(
     record = train(config, run, cache=cache)
     assert record["epoch"]["last"] == (2 if patience is None else 1)
     written = (run / "metrics.jsonl").stat().st_mtime_ns
-    write_record(run, {**record, "status": "running"})
+    write_values(run, {**record, "status": "running"})
     shutil.rmtree(run / "model")
     shutil.rmtree(run / "predictions")
     again = train(config, run, cache=cache)

@@ -6,10 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from smooth_attention.core.errors import DataError, OptionError
-from smooth_attention.core.records import RECORD, read_record
+from smooth_attention.core.records import RECORD, Record, read_record
 from smooth_attention.data.cache_root import default_cache
 from smooth_attention.data.opening import open_source
 from smooth_attention.data.sources import Pair, Source
@@ -95,17 +94,17 @@ def open_offer(name: str, path: Path) -> Offer:
     except DataError as error:
         notes = describe_run(record), f"No sample images: {error}."
         return Offer(name, load_model(path), notes, {}, (), None)
-    iou = record["metrics"]["test"]["pooled"]["iou"]
+    iou = record.metrics.test.pooled.iou
     scored = "" if iou is None else f" Test IoU {iou:.3f} (pooled, protocol standard, one training)."
     figures = image_figures(record)
     samples = {stem: figures[stem] for stem in spread_stems(record, NUM_SAMPLES)}
     return Offer(name, opened.net, (describe_run(record) + scored,), samples, figures.keys(), opened.source)
 
 
-def describe_run(record: dict[str, Any]) -> str:
+def describe_run(record: Record) -> str:
     """Say what a finished run is."""
-    config = record["config"]
-    return f"Network {config['network']}, arm {config['arm']}, trained on {record['data']['name']}."
+    config = record.config
+    return f"Network {config['network']}, arm {config['arm']}, trained on {record.data.name}."
 
 
 def open_untrained(name: str) -> Offer:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from smooth_attention.core.files import plain
 from smooth_attention.core.names import FIGURE_TITLES
+from smooth_attention.core.records import Record
 
 FIGURES = tuple(FIGURE_TITLES)
 TITLES = {**FIGURE_TITLES, "ece": "ECE", "hd95_px": "HD95 (px)"}
@@ -90,18 +91,17 @@ def print_paper(title: str, figures: Mapping[str, Any]) -> None:
     print_table(f"{title}, protocol paper", header, table, caption=caption)
 
 
-def print_run(record: Mapping[str, Any], output: Path) -> None:
+def print_run(record: Record, output: Path) -> None:
     """Print the figures of a finished run."""
-    config, test = record["config"], record["metrics"]["test"]
+    config, test = record.config, record.metrics.test
     rule = next((f" {name} {config[name]:g}" for name in ("threshold", "fraction") if config[name] is not None), "")
-    what = f"{record['data']['name']}, {config['network']}, arm {config['arm']}{rule}"
-    if "paper" in record["metrics"]:
-        print_paper(what, record["metrics"]["paper"])
-    print_metrics(f"{what}, protocol standard, {record['epoch']['chosen_by']}, one seed", test)
-    gamma = record["diagnostics"].get("gamma")
-    if gamma:
-        chosen = record["epoch"]["chosen"]
+    what = f"{record.data.name}, {config['network']}, arm {config['arm']}{rule}"
+    if record.metrics.paper is not None:
+        print_paper(what, record.metrics.paper)
+    print_metrics(f"{what}, protocol standard, {record.epoch.chosen_by}, one seed", test)
+    if record.diagnostics is not None and (gamma := record.diagnostics.gamma):
+        chosen = record.epoch.chosen
         print_line(f"gamma {gamma[chosen]:.4f} in the chosen epoch ({chosen + 1})")
-    for warning in record["data"]["warnings"]:
+    for warning in record.data.warnings:
         print_line(f"warning: {warning}")
     print_line(f"run: {output} (record.json, model/, predictions/)")

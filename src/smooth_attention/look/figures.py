@@ -262,7 +262,7 @@ def draw_epochs(scene: Scene) -> Figure:
     for name, y_title in shown.items():
         curves = []
         for subject in scene.watching:
-            values = [np.nan if v is None else v for v in subject.opened.record["diagnostics"][name]]
+            values = [np.nan if v is None else v for v in getattr(subject.opened.record.diagnostics, name)]
             curves.append(Curve(subject.name, styles[subject.name], range(1, len(values) + 1), values))
         levels = []
         if name != "gamma":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from smooth_attention.core.errors import OptionError
 from smooth_attention.core.files import write_text
 from smooth_attention.core.provenance import versions
+from smooth_attention.core.records import Record
 from smooth_attention.look.attention import Look
 from smooth_attention.look.page_data import OFF, Stop, View, describe_view, list_stops, plan_views, sample_data
 from smooth_attention.models.rows import Rule
@@ -105,14 +106,14 @@ def page_values(opened: OpenedRun, name: str, stems: Sequence[str]) -> dict[str,
 
 def list_facts(opened: OpenedRun, name: str, look: Look, stems: Sequence[str]) -> dict[str, str]:
     """Return what is looked at, for the top of the page."""
-    config, test = opened.config, opened.record["metrics"]["test"]
-    pooled = test["pooled"]["iou"]
+    config, test = opened.config, opened.record.metrics.test
+    pooled = test.pooled.iou
     return {
         "Run": name,
         "Network": f"{config.network}, encoder {config.encoder}, sees {look.image_size} x {look.image_size} px",
         "Arm": config.arm,
         **({"Rule of the training": look.describe()} if look.heads else {}),
-        "Data": f"{opened.source.name}, {len(stems)} of {len(test['images'])} test images",
+        "Data": f"{opened.source.name}, {len(stems)} of {len(test.images)} test images",
         "Protocol": config.protocol,
         "IoU of all test images": "undefined" if pooled is None else f"{pooled:.3f}, pooled",
     }
@@ -144,12 +145,12 @@ def page_data(opened: OpenedRun, look: Look, views: Sequence[View], stops: Seque
     }
 
 
-def remark_on_gate(record: Mapping[str, Any]) -> str | None:
+def remark_on_gate(record: Record) -> str | None:
     """Return a sentence on how much of the masks the gate changes, as recorded; None where there is no gate."""
-    gate_off = record["metrics"]["test"].get("gate_off")
+    gate_off = record.metrics.test.gate_off
     if gate_off is None:
         return None
-    share = gate_off["changed_pixels"]
+    share = gate_off.changed_pixels
     changing = f"{100 * share:.2g} % of the pixels" if share >= LEAST_SHARE else "less than 0.0001 % of the pixels"
     sentence = f"Without the gate {changing if share else 'no pixel'} of all test masks would change."
     return f"{sentence} Expect the mask to hardly move." if share < SMALL_CHANGE else sentence

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from smooth_attention.core.errors import ConfigError
 from smooth_attention.core.files import write_bytes
-from smooth_attention.core.records import read_record
+from smooth_attention.core.records import Record, read_record
 from smooth_attention.data.cache import CachedPairs, cached_pairs
 from smooth_attention.data.sources import Source
 from smooth_attention.metrics import StandardMetrics, count_pixels, mean_defined, score_counts
@@ -178,7 +178,7 @@ class OpenedRun:
         pairs: the same at the network's size.
     """
 
-    record: dict[str, Any]
+    record: Record
     config: RunConfig
     net: Network
     source: Source
@@ -198,11 +198,11 @@ def open_run(run: Path, *, cache: Path, open_data: Opener = open_checked_source)
         DataError: where its data or model is gone.
     """
     record = read_record(run)
-    if record["status"] != "done":
-        raise ConfigError(f"{run} is {record['status']}, not done; run the same train command again to finish it")
-    config = make_config(record["config"], source=str(run / "record.json"))
+    if record.status != "done":
+        raise ConfigError(f"{run} is {record.status}, not done; run the same train command again to finish it")
+    config = make_config(record.config, source=str(run / "record.json"))
     source, _ = open_data(config)
-    if source.fingerprint != record["data"]["fingerprint"]:
+    if source.fingerprint != record.data.fingerprint:
         raise ConfigError(f"the data of {source.name} changed since {run} was trained; its split no longer holds")
     pairs = cached_pairs(source, image_size=config.image_size, directory=cache)
     return OpenedRun(record, config, load_model(run), source, pairs)
@@ -226,6 +226,6 @@ def evaluate_run(run: Path, *, split: str, mode: Mode, cache: Path) -> dict[str,
     if mode != "on" and mode not in other_modes(net):
         what = "gate that smooths" if mode == "gate_off" else "block"
         raise ConfigError(f"{run} has arm {opened.config.arm!r}, which has no {what} to switch off")
-    stems = opened.record["data"]["split"][split]
+    stems = getattr(opened.record.data.split, split)
     metrics = evaluate_network(net, source, stems, pairs, mode=mode, switch_blocks=mode == "on")
     return {"run": str(run), "split": split, "mode": mode, "protocol": opened.config.protocol, "metrics": metrics}

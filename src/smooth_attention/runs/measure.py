@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from smooth_attention.core.records import read_record, write_record
+from smooth_attention.core.files import plain
+from smooth_attention.core.parts import read_part
+from smooth_attention.core.records import Measures, Record, Robustness, TrainMetrics, read_record, write_record
 from smooth_attention.data.cache import CachedPairs
 from smooth_attention.data.folder import read_mask
 from smooth_attention.data.sources import Source
@@ -32,7 +35,7 @@ MAP_FIGURES = {"total_variation": total_variation, "autocorrelation": autocorrel
 
 def measure_run(
     directory: Path, *, cache: Path, corruptions: bool = False, open_data: Opener = open_checked_source
-) -> dict[str, Any]:
+) -> Record:
     """Add to the record of a finished run what it lacks of this; a second call changes nothing.
 
     - ``metrics.train``: ``pooled`` and ``per_image`` IoU of at most 100 training images, evenly spaced, at native size
@@ -57,25 +60,29 @@ def measure_run(
         DataError: where its data, model or predictions are gone.
     """
     record = read_record(directory)
-    metrics = record.get("metrics", {"test": {}})
-    lacks_measures = "measures" not in record or "train" not in metrics
-    lacks_corruptions = corruptions and "corruptions" not in metrics["test"]
-    if record["status"] == "done" and not (lacks_measures or lacks_corruptions):
+    metrics = record.metrics
+    lacks_measures = record.measures is None or metrics.train is None
+    lacks_corruptions = corruptions and metrics.test.corruptions is None
+    if record.status == "done" and not (lacks_measures or lacks_corruptions):
         return record
     opened = open_run(directory, cache=cache, open_data=open_data)
-    net, source, pairs, split = opened.net, opened.source, opened.pairs, record["data"]["split"]
+    net, source, pairs, split = opened.net, opened.source, opened.pairs, record.data.split
     if lacks_measures:
-        metrics["train"] = score_iou(net, source, evenly(split["train"], MAX_TRAIN_IMAGES), pairs)
-        masks = [directory / "predictions" / f"{stem}.png" for stem in split["test"][:MAX_PREDICTIONS]]
-        record["measures"] = {
-            "attention": measure_attention(net, evenly(split["test"], MAX_ATTENTION_IMAGES), pairs),
+        train = score_iou(net, source, evenly(split.train, MAX_TRAIN_IMAGES), pairs)
+        metrics = replace(metrics, train=read_part(TrainMetrics, plain(train)))
+        masks = [directory / "predictions" / f"{stem}.png" for stem in split.test[:MAX_PREDICTIONS]]
+        measures = {
+            "attention": measure_attention(net, evenly(split.test, MAX_ATTENTION_IMAGES), pairs),
             "masks": measure_masks(masks, source.class_names),
         }
+        record = replace(record, measures=read_part(Measures, plain(measures)))
     if lacks_corruptions:
         seed = opened.config.split_seed
-        metrics["test"]["corruptions"] = measure_robustness(net, source, split["test"], pairs, seed=seed)
+        robustness = measure_robustness(net, source, split.test, pairs, seed=seed)
+        metrics = replace(metrics, test=replace(metrics.test, corruptions=read_part(Robustness, plain(robustness))))
+    record = replace(record, metrics=metrics)
     write_record(directory, record)
-    return read_record(directory)
+    return record
 
 
 def score_iou(net: Network, source: Source, stems: Sequence[str], pairs: CachedPairs) -> dict[str, Any]:

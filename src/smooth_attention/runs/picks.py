@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Collection, Sequence
+from typing import TypeVar
 
 from smooth_attention.core.errors import OptionError
+from smooth_attention.core.records import Record
 
 Item = TypeVar("Item")
 
@@ -16,12 +17,12 @@ def evenly(items: Sequence[Item], most: int) -> list[Item]:
     return [items[rank * len(items) // count] for rank in range(count)]
 
 
-def image_figures(record: Mapping[str, Any]) -> dict[str, float | None]:
+def image_figures(record: Record) -> dict[str, float | None]:
     """Return the IoU of each test image by its stem, protocol ``standard``; None where it is undefined."""
-    return {image["stem"]: image["iou"] for image in record["metrics"]["test"]["images"]}
+    return {image.stem: image.iou for image in record.metrics.test.images}
 
 
-def spread_stems(record: Mapping[str, Any], count: int, *, among: Collection[str] | None = None) -> list[str]:
+def spread_stems(record: Record, count: int, *, among: Collection[str] | None = None) -> list[str]:
     """Return test images evenly spaced from the worst to the best IoU, those without one left out unless all are.
 
     Args:

@@ -129,7 +129,7 @@ def measure_run_robustness(run: Path, *, split: str, mode: Mode, cache: Path) ->
     Arguments and errors as in :func:`evaluate_run`, but for a mode that has nothing to switch.
     """
     opened = open_run(run, cache=cache)
-    stems, seed = opened.record["data"]["split"][split], opened.config.split_seed
+    stems, seed = getattr(opened.record.data.split, split), opened.config.split_seed
     return measure_robustness(opened.net, opened.source, stems, opened.pairs, seed=seed, mode=mode)
 
 

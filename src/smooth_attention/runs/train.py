@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,21 @@ import torch
 from lightning.pytorch.callbacks import Timer
 
 from smooth_attention.core.errors import ConfigError, DataError, DataWarning, RunError
+from smooth_attention.core.files import plain
+from smooth_attention.core.parts import read_part
 from smooth_attention.core.provenance import versions
-from smooth_attention.core.records import read_record, write_record
+from smooth_attention.core.records import (
+    DataFacts,
+    Diagnostics,
+    Epochs,
+    Record,
+    Replicate,
+    RunMetrics,
+    Seconds,
+    SplitStems,
+    read_record,
+    write_record,
+)
 from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.cache import CachedPairs
 from smooth_attention.data.sources import Source
@@ -30,7 +44,7 @@ from smooth_attention.runs.inputs import Opener, open_checked_source
 from smooth_attention.runs.protocols import PROTOCOLS, paper_figures
 
 
-def train(config: RunConfig, output: Path, *, cache: Path) -> dict[str, Any]:
+def train(config: RunConfig, output: Path, *, cache: Path) -> Record:
     """Train one network, score the checkpoint that its protocol chooses, and leave a run directory.
 
     Running the same configuration again continues what is unfinished; a finished run is returned as it is. Protocol
@@ -51,7 +65,7 @@ def train(config: RunConfig, output: Path, *, cache: Path) -> dict[str, Any]:
     return train_on(open_checked_source, config, output, cache=cache)
 
 
-def train_on(open_data: Opener, config: RunConfig, output: Path, *, cache: Path) -> dict[str, Any]:
+def train_on(open_data: Opener, config: RunConfig, output: Path, *, cache: Path) -> Record:
     """Do what :func:`train` does, its data opened by ``open_data``."""
     if is_done(config, output):
         return read_record(output)
@@ -67,20 +81,21 @@ def train_on(open_data: Opener, config: RunConfig, output: Path, *, cache: Path)
     write_config(output / "config.yaml", config)
     record = first_record(config, source, split, notes)
     write_record(output, record)
-    for sentence in record["data"]["warnings"]:
+    for sentence in record.data.warnings:
         warnings.warn(sentence, DataWarning, stacklevel=2)
     train_set, watched_set = protocol.train_set(pairs, split, config), protocol.watched_set(pairs, split)
     try:
         trainer, timer = fit(protocol.task(net, config), config, train_set, watched_set, output)
     except RunError as error:
-        write_record(output, {**record, "status": "failed", "reason": str(error)})
+        write_record(output, replace(record, status="failed", reason=str(error)))
         raise
     if trainer.is_global_zero:
-        write_record(output, record | score(net, config, source, split, pairs, output, trainer, timer))
+        write_record(output, score(record, net, config, source, split, pairs, output, trainer, timer))
     return read_record(output)
 
 
 def score(
+    record: Record,
     net: Network,
     config: RunConfig,
     source: Source,
@@ -89,8 +104,8 @@ def score(
     output: Path,
     trainer: L.Trainer,
     timer: Timer,
-) -> dict[str, Any]:
-    """Save the chosen checkpoint as the run's model and return what the record says of it."""
+) -> Record:
+    """Save the chosen checkpoint as the run's model and return the record with what is to say of it."""
     started = time.monotonic()
     chosen = PROTOCOLS[config.protocol].chosen
     checkpoint = torch.load(output / "checkpoints" / f"{chosen}.ckpt", map_location="cpu", weights_only=True)
@@ -106,18 +121,19 @@ def score(
         metrics["paper"] = paper_figures(output / "metrics.jsonl", pairs, split)
     net.facts = card_facts(config, source, split, metrics)
     net.save_pretrained(output / "model")
-    return {
-        "status": "done",
-        "device": str(trainer.strategy.root_device),
-        "epoch": {
-            "chosen": int(checkpoint["epoch"]),
-            "chosen_by": "val_iou, pooled, at image size" if chosen == "best" else "the last epoch",
-            "last": trainer.current_epoch - 1,
-        },
-        "seconds": {"train": round(timer.time_elapsed("train"), 1), "evaluate": round(time.monotonic() - started, 1)},
-        "metrics": metrics,
-        "diagnostics": read_diagnostics(output / "metrics.jsonl"),
-    }
+    return replace(
+        record,
+        status="done",
+        device=str(trainer.strategy.root_device),
+        epoch=Epochs(
+            chosen=int(checkpoint["epoch"]),
+            chosen_by="val_iou, pooled, at image size" if chosen == "best" else "the last epoch",
+            last=trainer.current_epoch - 1,
+        ),
+        seconds=Seconds(train=round(timer.time_elapsed("train"), 1), evaluate=round(time.monotonic() - started, 1)),
+        metrics=read_part(RunMetrics, plain(metrics)),
+        diagnostics=read_diagnostics(output / "metrics.jsonl"),
+    )
 
 
 def card_facts(config: RunConfig, source: Source, split: Split, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -149,14 +165,14 @@ def is_done(config: RunConfig, output: Path) -> bool:
         changed = [name for name in RunConfig.model_fields if getattr(before, name) != getattr(config, name)]
         detail = ", ".join(f"{name} {getattr(before, name)!r} there, {getattr(config, name)!r} now" for name in changed)
         raise ConfigError(f"{output} holds a run of another configuration ({detail}); name another directory")
-    return (output / "record.json").is_file() and read_record(output)["status"] == "done"
+    return (output / "record.json").is_file() and read_record(output).status == "done"
 
 
 def refuse_other_data(output: Path, source: Source) -> None:
     if not (output / "record.json").is_file():
         return
-    before = read_record(output).get("data")  # a run that failed before its data was open has none
-    if before is not None and before["fingerprint"] != source.fingerprint:
+    before = read_record(output).data.fingerprint  # a run that failed before its data was open has none
+    if before is not None and before != source.fingerprint:
         raise ConfigError(f"the data of {source.name} changed since {output} was begun; name another directory")
 
 
@@ -200,29 +216,24 @@ def build_network(config: RunConfig, source: Source) -> Network:
     return net
 
 
-def first_record(config: RunConfig, source: Source, split: Split, notes: list[str]) -> dict[str, Any]:
-    return {
-        "status": "running",
-        "config": config.model_dump(mode="json"),
-        "data": {
-            "name": source.name,
-            "layout": source.layout,
-            "fingerprint": source.fingerprint,
-            "class_names": source.class_names,
-            "split": split.parts(),
-            "warnings": [*notes, *split.warnings],
-        },
-        "replicate": {
-            "fold": config.fold,
-            "folds": split.folds,
-            "seed": config.seed,
-            "split_seed": config.split_seed,
-        },
-        "versions": versions(),
-    }
+def first_record(config: RunConfig, source: Source, split: Split, notes: list[str]) -> Record:
+    return Record(
+        status="running",
+        config=config.model_dump(mode="json"),
+        data=DataFacts(
+            name=source.name,
+            layout=source.layout,
+            fingerprint=source.fingerprint,
+            class_names=source.class_names,
+            split=SplitStems(train=split.train, val=split.val, test=split.test),
+            warnings=(*notes, *split.warnings),
+        ),
+        replicate=Replicate(fold=config.fold, folds=split.folds, seed=config.seed, split_seed=config.split_seed),
+        versions=versions(),
+    )
 
 
-def read_diagnostics(path: Path) -> dict[str, Any]:
+def read_diagnostics(path: Path) -> Diagnostics:
     """Return the block's figures by epoch, as the record holds them; empty where there is no block."""
     epochs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     names = ["gamma", "share_of_output", "max_probability", "sink_share"]
@@ -231,4 +242,4 @@ def read_diagnostics(path: Path) -> dict[str, Any]:
         found["smoothed_fraction"] = {
             str(t): [epoch[f"smoothed_fraction.{t}"] for epoch in epochs] for t in ("t", *THRESHOLDS)
         }
-    return found
+    return read_part(Diagnostics, plain(found))

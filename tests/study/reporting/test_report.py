@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from record_files import read_values, write_values
 from report_pictures import add_pictures
-from smooth_attention.core.records import write_record
 from smooth_attention.study.execution.collect import Failure, Study
 from smooth_attention.study.execution.load import load_study
 from smooth_attention.study.reporting.charts import MAX_POINTS, over_replicates, rule_curves, styles_of
@@ -64,8 +64,9 @@ def titles(page: str) -> list[str]:
 
 def edit(study: Study, change: Any) -> Study:
     for result in study.results:
-        change(result.record)
-        write_record(result.directory, result.record)
+        record = read_values(result.directory)
+        change(record)
+        write_values(result.directory, record)
     return load_study(study.config, study.directory)
 
 

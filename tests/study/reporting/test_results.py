@@ -6,7 +6,8 @@ import csv
 import io
 from pathlib import Path
 
-from smooth_attention.core.records import read_record, write_record
+from record_files import write_values
+from smooth_attention.core.records import read_record
 from smooth_attention.study.execution.collect import Study
 from smooth_attention.study.execution.load import load_study
 from smooth_attention.study.reporting.results import write_results
@@ -46,7 +47,7 @@ def test_results_are_equal_bytes_wherever_and_whenever_the_runs_are(tmp_path: Pa
     for place, seconds in (("a", 1.5), ("b", 300.0)):
         study = make_study_records(tmp_path / place, arms=ARMS, seeds=2)
         for result in study.results:
-            write_record(result.directory, {**read_record(result.directory), "seconds": {"train": seconds}})
+            write_values(result.directory, {**read_record(result.directory), "seconds": {"train": seconds}})
         study = load_study(study.config, study.directory)
         write_results(study, tmp_path / place / "results.csv")
         write_tables(study, judge_study(study), tmp_path / place / "tables")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from record_files import read_values, write_values
 from smooth_attention.core.errors import ConfigError, DataError
 from smooth_attention.core.files import write_bytes
-from smooth_attention.core.records import write_record
 from smooth_attention.data.opening import open_source
 from smooth_attention.runs.pictures import encode_mask
 from smooth_attention.study.execution.collect import Study
@@ -32,17 +32,18 @@ ARMS = {"none": 0.7, "smooth-0.4": 0.7}
 
 def add_predictions(study: Study) -> None:
     for result in study.results:
-        for image in result.record["metrics"]["test"]["images"]:
+        for image in result.record.metrics.test.images:
             mask = encode_mask(np.eye(40, 50, dtype=np.uint8), None)
-            write_bytes(result.directory / "predictions" / f"{image['stem']}.png", mask)
+            write_bytes(result.directory / "predictions" / f"{image.stem}.png", mask)
 
 
 def change(study: Study, **iou: float) -> Study:
     """Return the study with the IoU of some images of ``smooth-0.4`` set in every training."""
     for result in study.of("flood", "smooth-0.4"):
-        for image in result.record["metrics"]["test"]["images"]:
+        record = read_values(result.directory)
+        for image in record["metrics"]["test"]["images"]:
             image["iou"] = iou.get(image["stem"], image["iou"])
-        write_record(result.directory, result.record)
+        write_values(result.directory, record)
     return load_study(study.config, study.directory)
 
 
@@ -50,12 +51,12 @@ def on_data(study: Study, data: Path, **changes: Any) -> Study:
     """Return the study as if it had been trained on a folder of scenes."""
     source = open_source(data)
     for result in study.results:
-        record = result.record
+        record = read_values(result.directory)
         record["config"]["data"] = str(data)
         record["data"] |= {"fingerprint": source.fingerprint} | changes
         for image, stem in zip(record["metrics"]["test"]["images"], source.stems, strict=True):
             image["stem"] = image["group"] = stem
-        write_record(result.directory, record)
+        write_values(result.directory, record)
     moved = load_study(study.config, study.directory)
     add_predictions(moved)
     return moved
@@ -153,7 +154,7 @@ def test_data_that_changed_is_refused(scenes: Path, tmp_path: Path) -> None:
 def test_data_that_is_gone_is_told(scenes: Path, tmp_path: Path) -> None:
     study = on_data(make_study_records(tmp_path, arms=ARMS, images=12), scenes)
     for result in study.results:
-        result.record["config"]["data"] = str(tmp_path / "gone")
+        result.record.config["data"] = str(tmp_path / "gone")
     with pytest.raises(DataError, match="gone"):
         write_samples(study)
 

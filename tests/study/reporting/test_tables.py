@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smooth_attention.core.records import read_record, write_record
+from record_files import read_values, write_values
 from smooth_attention.metrics import FIGURES
 from smooth_attention.study.execution.collect import Study
 from smooth_attention.study.execution.load import load_study
@@ -174,9 +174,9 @@ def test_title_says_whose_layout_and_which_data(tmp_path: Path, dataset: str, la
 def test_published_figures_have_their_ceiling_and_are_never_bold(tmp_path: Path) -> None:
     study = make_study_records(tmp_path, arms=SWEEP, protocol="paper", seeds=4, images=40)
     for result in study.results:
-        record = read_record(result.directory)
+        record = read_values(result.directory)
         record["metrics"]["paper"]["best_test"]["iou"] += 0.05
-        write_record(result.directory, record)
+        write_values(result.directory, record)
     study = load_study(study.config, study.directory)
     table = paper_table(study, "flood")
     rows = read_csv(table.to_csv())

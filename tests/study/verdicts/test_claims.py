@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from smooth_attention.core.records import read_record, write_record
+from record_files import read_values, write_values
 from smooth_attention.study.execution.collect import Study
 from smooth_attention.study.execution.load import load_study
 from smooth_attention.study.statistics import Estimate
@@ -30,9 +30,9 @@ def by_sentence(study: Study) -> dict[str, Claim]:
 def rewrite(study: Study, change: Callable[[dict[str, Any]], None]) -> Study:
     """Change every record on disk and return the study as it is read again."""
     for result in study.results:
-        record = read_record(result.directory)
+        record = read_values(result.directory)
         change(record)
-        write_record(result.directory, record)
+        write_values(result.directory, record)
     return load_study(study.config, study.directory)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from smooth_attention.core.parts import read_part
+from smooth_attention.core.records import PooledMetrics
 from smooth_attention.study.execution.collect import Study
 from smooth_attention.study.execution.load import load_study
 from smooth_attention.study.verdicts.activity import reach_of
@@ -114,14 +116,22 @@ def test_block_without_gate_is_judged_by_bypass(tmp_path: Path) -> None:
     assert "this study says nothing about blur; switching the block off" in idle.sentence
 
 
+def pooled(**values: Any) -> PooledMetrics:
+    return read_part(PooledMetrics, values)
+
+
 def test_reach_is_the_most_that_the_pixels_could_move_iou() -> None:
-    figures = {"iou": 0.5, "accuracy": 0.9}  # errors 0.1 = half of the union, which is 0.2 of the pixels
+    figures = pooled(iou=0.5, accuracy=0.9)  # errors 0.1 = half of the union, which is 0.2 of the pixels
     assert reach_of(0.01, figures) == pytest.approx(0.05)
     assert reach_of(0.0, figures) == 0.0
     assert reach_of(0.9, figures) == 1.0
-    assert reach_of(0.01, {"iou": 1.0, "accuracy": 1.0}) == 1.0
-    classes = {"a": figures, "b": {"iou": 0.5, "accuracy": 0.95}, "absent": {"iou": None, "accuracy": 1.0}}
-    assert reach_of(0.01, {"iou": 0.5, "classes": classes}) == pytest.approx((0.05 + 0.1) / 2)
+    assert reach_of(0.01, pooled(iou=1.0, accuracy=1.0)) == 1.0
+    classes = {
+        "a": {"iou": 0.5, "accuracy": 0.9},
+        "b": {"iou": 0.5, "accuracy": 0.95},
+        "absent": {"iou": None, "accuracy": 1.0},
+    }
+    assert reach_of(0.01, pooled(iou=0.5, classes=classes)) == pytest.approx((0.05 + 0.1) / 2)
 
 
 def test_control_that_is_seen_leaves_the_verdicts_alone(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from smooth_attention.core.records import Record
 from smooth_attention.study.design.config import StudyConfig
 
 
@@ -28,7 +28,7 @@ class Result:
     fold: int
     seed: int
     directory: Path
-    record: dict[str, Any]
+    record: Record
     chosen: str | None = None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from smooth_attention.core.errors import ConfigError, DamagedError
-from smooth_attention.core.records import RECORD, read_record
+from smooth_attention.core.records import RECORD, Record, read_record
 from smooth_attention.study.design.arms import TUNED
 from smooth_attention.study.design.config import StudyConfig, make_study, read_study
 from smooth_attention.study.design.plan import RUNS, PlannedRun
@@ -63,10 +63,10 @@ def load_study(config: StudyConfig, directory: Path) -> Study:
             for arm in arms:
                 place = directory / RUNS / dataset / arm.name / f"fold-{fold}-seed-{seed}"
                 record = record_of(place)
-                if record is None or record["status"] == "running":
+                if record is None or record.status == "running":
                     continue
-                if record["status"] == "failed":
-                    failures.append(Failure(dataset, arm.name, fold, seed, record["reason"]))
+                if record.status == "failed":
+                    failures.append(Failure(dataset, arm.name, fold, seed, str(record.reason)))
                 else:
                     found[arm.name] = Result(dataset, arm.name, fold, seed, place, record)
             results += found.values()
@@ -82,11 +82,17 @@ def choose(candidates: list[Result]) -> Result:
 
     Of equal ones the first.
     """
-    best = max(candidates, key=lambda result: result.record["metrics"]["val"]["pooled"]["iou"] or 0.0)
+    best = max(candidates, key=lambda result: val_iou(result.record))
     return Result(best.dataset, TUNED, best.fold, best.seed, best.directory, best.record, chosen=best.arm)
 
 
-def record_of(directory: Path) -> dict[str, Any] | None:
+def val_iou(record: Record) -> float:
+    """Return pooled IoU on validation images; undefined counts as 0."""
+    assert record.metrics.val is not None
+    return record.metrics.val.pooled.iou or 0.0
+
+
+def record_of(directory: Path) -> Record | None:
     """Return the record of a run, None where there is none or it is damaged."""
     if not (directory / RECORD).is_file():
         return None

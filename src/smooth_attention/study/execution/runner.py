@@ -275,14 +275,14 @@ class Pace:
 def is_finished(directory: Path, corruptions: bool) -> bool:
     """Return whether a run needs nothing more."""
     record = record_of(directory)
-    if record is None or record["status"] != "done" or "measures" not in record:
+    if record is None or record.status != "done" or record.measures is None:
         return False
-    return not corruptions or "corruptions" in record["metrics"]["test"]
+    return not corruptions or record.metrics.test.corruptions is not None
 
 
 def describe(directory: Path) -> str:
-    test = read_record(directory)["metrics"]["test"]
-    return f"IoU {test['pooled']['iou']:.3f} pooled, {test['per_image']['iou']:.3f} per image"
+    test = read_record(directory).metrics.test
+    return f"IoU {test.pooled.iou:.3f} pooled, {test.per_image.iou:.3f} per image"
 
 
 def epochs_done(directory: Path) -> int:

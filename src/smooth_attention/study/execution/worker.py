@@ -17,12 +17,13 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smooth_attention.core.errors import ConfigError, RequestError, RunError
 from smooth_attention.core.locks import exclusive
-from smooth_attention.core.records import RECORD, read_record, write_record
+from smooth_attention.core.records import RECORD, Record, read_record, write_record
 
 if TYPE_CHECKING:
     from smooth_attention.runs.inputs import Opener
@@ -85,12 +86,12 @@ def tell_full(directory: Path) -> str:
 def fail(directory: Path, config: dict[str, Any], reason: str) -> dict[str, Any]:
     """Record why a run failed, whatever it had recorded before."""
     if (directory / RECORD).is_file():
-        write_record(directory, {**read_record(directory), "status": "failed", "reason": reason})
+        write_record(directory, replace(read_record(directory), status="failed", reason=reason))
     else:
         from smooth_attention.runs.config import make_config, write_config
 
         write_config(directory / "config.yaml", make_config(config))
-        write_record(directory, {"status": "failed", "reason": reason, "config": config})
+        write_record(directory, Record(status="failed", reason=reason, config=config))
     return {"status": "failed", "reason": reason}
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from smooth_attention.core.files import write_text
+from smooth_attention.core.records import Record
 from smooth_attention.metrics import FIGURES
 from smooth_attention.study.execution.collect import Study
 from smooth_attention.study.reporting.table_formats import Value, write_csv
@@ -28,9 +28,9 @@ def write_results(study: Study, path: Path) -> None:
     write_text(path, write_csv(["dataset", "arm", "chosen", "fold", "seed", *readers], rows))
 
 
-def result_readers() -> dict[str, Callable[[dict[str, Any]], Value]]:
+def result_readers() -> dict[str, Callable[[Record], Value]]:
     """Return how each further column of ``results.csv`` is read from a record; what is missing is empty."""
-    readers: dict[str, Callable[[dict[str, Any]], Value]] = {"epoch": dig("epoch", "chosen")}
+    readers: dict[str, Callable[[Record], Value]] = {"epoch": dig("epoch", "chosen")}
     readers |= {f"pooled_{name}": dig(*TEST, "pooled", name) for name in (*COMPARED, "ece")}
     readers |= {f"per_image_{name}": dig(*TEST, "per_image", name) for name in (*COMPARED, "hd95_px", "num_images")}
     readers["hd95_misses"] = dig(*TEST, "hd95", "misses")
@@ -50,5 +50,5 @@ def result_readers() -> dict[str, Callable[[dict[str, Any]], Value]]:
     return readers
 
 
-def diagnostic(name: str) -> Callable[[dict[str, Any]], Value]:
+def diagnostic(name: str) -> Callable[[Record], Value]:
     return lambda record: last_diagnostics(record).get(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +244,7 @@ def corrupted_arms(study: Study, dataset: str) -> tuple[dict[str, Sequence[Resul
 def kept_under(name: str) -> Read:
     """Return a reader of the mean retention over severities."""
 
-    def read(record: dict[str, Any]) -> float | None:
+    def read(record: Mapping[str, Any]) -> float | None:
         values: Any = dig(*CORRUPTED, "corruptions", name, "retention")(record)
         defined = [value for value in values or () if value is not None]
         return float(np.mean(defined)) if defined else None
@@ -353,7 +353,7 @@ def counts_of(study: Study, dataset: str, arms: Sequence[str]) -> str:
 
 
 def mean_cell(
-    records: Sequence[dict[str, Any]], read: Read, *, digits: int = 3, scale: float = 1, with_sign: bool = False
+    records: Sequence[Mapping[str, Any]], read: Read, *, digits: int = 3, scale: float = 1, with_sign: bool = False
 ) -> Cell:
     """Return the mean over trainings."""
     values = [value for value in map(read, records) if value is not None]

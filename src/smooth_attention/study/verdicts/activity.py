@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from smooth_attention.core.records import PooledMetrics, Record
 from smooth_attention.study.execution.collect import Result
 
 SMALL_GAMMA, FEW, SINK = 0.3, 0.01, 0.5
@@ -72,41 +72,43 @@ class Activity:
 
 def measure_activity(results: Sequence[Result], margin: float) -> Activity | None:
     """Return what the trained networks of an arm do; None for an arm that has nothing to switch off."""
-    tests = [result.record["metrics"]["test"] for result in results]
-    mode = "gate_off" if "gate_off" in tests[0] else "bypass"
-    if mode not in tests[0]:
+    tests = [result.record.metrics.test for result in results]
+    has_gate = tests[0].gate_off is not None
+    switched = [(test.pooled, changes) for test in tests if (changes := test.gate_off if has_gate else test.bypass)]
+    if not switched:
         return None
     diagnostics = [last_diagnostics(result.record) for result in results]
     return Activity(
-        has_gate=mode == "gate_off",
-        changed=float(np.mean([test[mode]["changed_pixels"] for test in tests])),
-        reach=float(np.mean([reach_of(test[mode]["changed_pixels"], test["pooled"]) for test in tests])),
+        has_gate=has_gate,
+        changed=float(np.mean([changes.changed_pixels for _, changes in switched])),
+        reach=float(np.mean([reach_of(changes.changed_pixels, pooled) for pooled, changes in switched])),
         margin=margin,
         gamma=mean_of(diagnostics, "gamma"),
-        smoothed=mean_of(diagnostics, "smoothed_fraction") if mode == "gate_off" else None,
+        smoothed=mean_of(diagnostics, "smoothed_fraction") if has_gate else None,
         sink=mean_of(diagnostics, "sink_share"),
     )
 
 
-def reach_of(changed: float, pooled: dict[str, Any]) -> float:
+def reach_of(changed: float, pooled: PooledMetrics) -> float:
     """Return the most by which a share of changed pixels could move the pooled IoU: it over the union, by class.
 
     The union's share of the pixels follows from the figures: ``(1 - accuracy) / (1 - IoU)`` of one class against the
     rest. Of a perfect class the union is unknown, so that it counts as if it were the changed pixels alone.
     """
-    classes = [figures for figures in pooled.get("classes", {"": pooled}).values() if figures["iou"] is not None]
-    if changed == 0 or not classes:
+    classes = [pooled] if pooled.classes is None else pooled.classes.values()
+    found = [(each.iou, each.accuracy) for each in classes if each.iou is not None and each.accuracy is not None]
+    if changed == 0 or not found:
         return 0.0
-    unions = [0.0 if figures["iou"] == 1 else (1 - figures["accuracy"]) / (1 - figures["iou"]) for figures in classes]
+    unions = [0.0 if iou == 1 else (1 - accuracy) / (1 - iou) for iou, accuracy in found]
     return float(np.mean([min(1.0, changed / max(union, changed)) for union in unions]))
 
 
-def last_diagnostics(record: dict[str, Any]) -> dict[str, float | None]:
+def last_diagnostics(record: Record) -> dict[str, float | None]:
     """Return the block's figures in the epoch whose weights were scored."""
-    epoch = record["epoch"]["chosen"]
+    epoch = record.epoch.chosen
     found: dict[str, float | None] = {}
-    for name, values in record["diagnostics"].items():
-        listed = values["t"] if isinstance(values, dict) else values
+    for name, values in (record.diagnostics or {}).items():
+        listed = values["t"] if isinstance(values, Mapping) else values
         found[name] = listed[epoch]
     return found
 

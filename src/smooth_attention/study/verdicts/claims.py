@@ -18,7 +18,7 @@ from smooth_attention.study.verdicts.published import TABLE_CLAIMS, Place, Rule,
 from smooth_attention.study.verdicts.retention import are_mixed
 
 Outcome = Literal["holds", "fails", "can't tell", "not tested"]
-Read = Callable[[dict[str, Any]], float | None]
+Read = Callable[[Mapping[str, Any]], float | None]
 
 FEW = 4  # contrasts that are listed one by one
 CONVENTION = (
@@ -102,7 +102,7 @@ def dig(*path: str) -> Read:
 
 
 def subtract(first: Read, second: Read) -> Read:
-    def read(record: dict[str, Any]) -> float | None:
+    def read(record: Mapping[str, Any]) -> float | None:
         values = first(record), second(record)
         return None if None in values else values[0] - values[1]  # type: ignore[operator]
 
@@ -133,7 +133,7 @@ OVERFITTING = Quantity(
 CORRUPTED = ("metrics", "test", "corruptions")
 
 
-def noise_retention(record: dict[str, Any]) -> float | None:
+def noise_retention(record: Mapping[str, Any]) -> float | None:
     """Return the share of pooled IoU that noisy images leave, mean over the kinds of noise and severities."""
     by_name = record["metrics"]["test"].get("corruptions", {}).get("corruptions", {})
     kept = [value for name, each in by_name.items() if name.endswith("noise") for value in each["retention"]]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from smooth_attention.core.records import ImageMetrics
 from smooth_attention.runs.compare import interval
 from smooth_attention.study.execution.collect import Result, Study
 from smooth_attention.study.statistics import (
@@ -134,14 +134,14 @@ def pair_arms(study: Study, dataset: str, arm: str, reference: str, figure: str 
     if not common:
         return None
     rows = [subtract(ours[key], theirs[key], figure) for key in common]
-    splits = [ours[key].record["data"]["split"] for key in common]
-    images = [ours[key].record["metrics"]["test"]["images"] for key in common]
+    splits = [ours[key].record.data.split for key in common]
+    images = [ours[key].record.metrics.test.images for key in common]
     return Paired(
         replicates=common,
-        images=tuple(tuple(image["stem"] for image in listed) for listed in images),
-        groups={image["stem"]: image["group"] for listed in images for image in listed},
+        images=tuple(tuple(image.stem for image in listed) for listed in images),
+        groups={image.stem: image.group for listed in images for image in listed},
         differences=tuple(rows),
-        test_over_train=float(np.mean([len(split["test"]) / len(split["train"]) for split in splits])),
+        test_over_train=float(np.mean([len(split.test) / len(split.train) for split in splits])),
         has_folds=study.config.replicates.folds is not None,
     )
 
@@ -149,15 +149,14 @@ def pair_arms(study: Study, dataset: str, arm: str, reference: str, figure: str 
 def subtract(ours: Result, theirs: Result, figure: str) -> np.ndarray:
     """Return the differences of one figure over the test images of a replicate, matched by stem."""
     values = [
-        {image["stem"]: 1.0 if image[figure] is None else image[figure] for image in images}
-        for images in (images_of(ours), images_of(theirs))
+        {image.stem: 1.0 if (value := getattr(image, figure)) is None else value for image in images_of(result)}
+        for result in (ours, theirs)
     ]
     return np.array([values[0][stem] - values[1][stem] for stem in values[0]])
 
 
-def images_of(result: Result) -> Sequence[dict[str, Any]]:
-    images: Sequence[dict[str, Any]] = result.record["metrics"]["test"]["images"]
-    return images
+def images_of(result: Result) -> Sequence[ImageMetrics]:
+    return result.record.metrics.test.images
 
 
 def compare_arms(study: Study, dataset: str, arm: str, reference: str, figure: str = "iou") -> Estimate | None:
