@@ -22,7 +22,7 @@ from PIL import Image
 from scipy import ndimage
 
 from smooth_attention.data.shapes import KINDS, draw_scene
-from smooth_attention.metrics import FIGURES, PaperMetrics, paper_batch_figures, paper_ceiling, score_counts
+from smooth_attention.metrics import PUBLISHED, PaperMetrics, paper_batch_figures, paper_ceiling, score_counts
 
 DOCS = Path(__file__).parents[1] / "docs"
 NUM_SCENES = 36  # 9 of each kind: four batches of 8 and one of 4, so that the last batch weighs too much
@@ -68,7 +68,8 @@ def grow(target: np.ndarray, by_px: int) -> np.ndarray:
 def score_pooled(prediction: np.ndarray, truth: np.ndarray) -> Figures:
     tp, fp, fn = ((a & b).sum() for a, b in ((prediction, truth), (prediction, ~truth), (~prediction, truth)))
     counts = np.array([tp, fp, fn, truth.size - tp - fp - fn])
-    return {name: float(value) for name, value in score_counts(counts).items()}
+    scores = score_counts(counts)
+    return {name: float(scores[name]) for name in PUBLISHED}
 
 
 def score_overlap(prediction: np.ndarray, target: np.ndarray, *, axes: tuple[int, ...]) -> Figures:
@@ -205,7 +206,7 @@ def work_examples() -> dict[str, Figures]:
 def to_markdown(corner: str, rows: dict[str, Figures], *, with_bold: bool = False) -> str:
     """A table with three decimals; with bold, the figures that differ from the row above."""
     names = [name for name in next(iter(rows.values())) if name != "num_batches"]
-    labels = {"iou": "IoU", "f1": "F1"} | {name: name.capitalize() for name in FIGURES if name not in ("iou", "f1")}
+    labels = {"iou": "IoU", "f1": "F1"} | {name: name.capitalize() for name in PUBLISHED if name not in ("iou", "f1")}
     lines = [f"| {corner} | {' | '.join(labels.get(name, name) for name in names)} |", f"|---|{'---|' * len(names)}"]
     above: list[str] | None = None
     for title, figures in rows.items():

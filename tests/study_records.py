@@ -12,8 +12,10 @@ import numpy as np
 from record_files import write_values
 from smooth_attention.core.files import write_json, write_text
 from smooth_attention.core.provenance import versions
+from smooth_attention.core.records import METRIC_TITLES
 from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.corruptions import CORRUPTIONS
+from smooth_attention.metrics import PUBLISHED
 from smooth_attention.runs.config import RunConfig, write_config
 from smooth_attention.runs.protocols import PAPER_CONVENTION
 from smooth_attention.study.design.arms import TUNED, StudyArm
@@ -22,7 +24,6 @@ from smooth_attention.study.design.plan import RUNS
 from smooth_attention.study.execution.collect import Study
 from smooth_attention.study.execution.load import PLAN_FILE, STUDY_FILE, load_study
 
-FIGURES = ("iou", "dice", "accuracy", "precision", "recall", "f1", "boundary_iou", "hd95_px")
 THRESHOLDS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
 ATTENTIVE = ("attention", "attention-unscaled", "smooth", "always", "random")
 GATED = ("smooth", "always", "random")
@@ -179,14 +180,16 @@ def figures_of(stems: Sequence[str], iou: np.ndarray, group_size: int) -> dict[s
     """Return figures as ``StandardMetrics.compute`` does, of images whose masks err in as many pixels either way."""
     dice = 2 * iou / (1 + iou)
     columns = {
-        **dict(zip(FIGURES[:6], (iou, dice, 0.8 + 0.2 * iou, dice, dice, dice), strict=True)),
+        **dict.fromkeys(METRIC_TITLES, dice),
+        "iou": iou,
+        "accuracy": 0.8 + 0.2 * iou,
         "boundary_iou": 0.6 * iou,
         "hd95_px": 40 * (1 - iou),
     }
     means = {name: float(values.mean()) for name, values in columns.items()}
     return {
-        "pooled": {**{name: means[name] + 0.01 for name in FIGURES[:7]}, "ece": 0.05},
-        "per_image": {**means, "num_images": len(stems), "num_undefined": dict.fromkeys(FIGURES, 0)},
+        "pooled": {**{name: means[name] + 0.01 for name in METRIC_TITLES}, "ece": 0.05},
+        "per_image": {**means, "num_images": len(stems), "num_undefined": dict.fromkeys(columns, 0)},
         "hd95": {"misses": 0, "missed": []},
         "images": [
             {"stem": stem, "group": group_of(stem, group_size)}
@@ -226,7 +229,7 @@ def epoch_line(epoch: int, config: RunConfig, iou: np.ndarray) -> dict[str, floa
     value = float(iou.mean()) - 0.02 * (EPOCHS - 1 - epoch)
     figures = {"val_iou": value}
     if config.protocol == "paper":
-        figures = {f"test_{name}": value + 0.01 * place for place, name in enumerate(FIGURES[:6])}
+        figures = {f"test_{name}": value + 0.01 * place for place, name in enumerate(PUBLISHED)}
     return {
         "epoch": epoch,
         "train_loss": 1.0 / (1 + epoch),
@@ -248,10 +251,10 @@ def diagnostics_of(config: RunConfig, epochs: Sequence[dict[str, float]]) -> dic
 
 def paper_figures(epochs: Sequence[dict[str, float]]) -> dict[str, Any]:
     def figures(epoch: dict[str, float]) -> dict[str, float]:
-        return {"epoch": epoch["epoch"], **{name: epoch[f"test_{name}"] for name in FIGURES[:6]}}
+        return {"epoch": epoch["epoch"], **{name: epoch[f"test_{name}"] for name in PUBLISHED}}
 
     best = max(epochs, key=lambda epoch: epoch["test_iou"])
-    ceiling = dict(zip(FIGURES[:6], (0.99, 1.01, 0.98, 0.9, 1.0, 0.95), strict=True))
+    ceiling = dict(zip(PUBLISHED, (0.99, 1.01, 0.98, 0.9, 1.0, 0.95), strict=True))
     return {"convention": PAPER_CONVENTION, "best_test": figures(best), "last": figures(epochs[-1]), "ceiling": ceiling}
 
 

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = "smooth_attention"
 ROOT = Path(__file__).parents[1] / "src" / PACKAGE
 ROOMS = ["core", "ops", "models", "data", "metrics", "viz", "runs", "look", "study", "app", "cli"]
-WINGS = ["statistics", "design", "execution", "verdicts", "reporting", "conduct"]  # of the study, in one line too
+WINGS = ["statistics", "quantities", "design", "execution", "verdicts", "reporting", "conduct"]  # of the study
 ONLY_IN = {
     "lightning": {"runs"},
     "gradio": {"app"},

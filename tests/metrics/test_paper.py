@@ -16,7 +16,7 @@ from sklearn import metrics as sklearn_metrics
 
 from smooth_attention.core.errors import DataError, OptionError, ShapeError
 from smooth_attention.data.shapes import KINDS, draw_scene
-from smooth_attention.metrics import FIGURES, PaperMetrics, paper_batch_figures, paper_ceiling
+from smooth_attention.metrics import PUBLISHED, PaperMetrics, paper_batch_figures, paper_ceiling
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,7 +60,7 @@ def oracle_batch(prediction, target):
 def oracle_mean(predictions, targets, batch_size=8):
     starts = range(0, len(targets), batch_size)
     batches = [oracle_batch(predictions[i : i + batch_size], targets[i : i + batch_size]) for i in starts]
-    return {name: sum(batch[name] for batch in batches) / len(batches) for name in FIGURES} | {
+    return {name: sum(batch[name] for batch in batches) / len(batches) for name in PUBLISHED} | {
         "num_batches": len(batches)
     }
 
@@ -76,7 +76,7 @@ def soften(mask):
 def test_batch_follows_the_rules(num_images, size):
     prediction, target = draw_batch(num_images, seed=num_images, size=size)
     figures = paper_batch_figures(prediction, target)
-    assert tuple(figures) == FIGURES
+    assert tuple(figures) == PUBLISHED
     assert all(type(value) is float for value in figures.values())
     assert figures == pytest.approx(oracle_batch(prediction, target), abs=1e-12)
 
@@ -175,7 +175,7 @@ def test_ceiling_is_the_figures_of_the_thresholded_target():
 def test_ceiling_of_hard_masks_is_one():
     _, targets = draw_batch(4, seed=4)
     targets = (targets == 1).astype(np.float32)
-    assert paper_ceiling(targets) == pytest.approx(dict.fromkeys(FIGURES, 1.0) | {"num_batches": 1})
+    assert paper_ceiling(targets) == pytest.approx(dict.fromkeys(PUBLISHED, 1.0) | {"num_batches": 1})
 
 
 def test_perfect_predictor_of_tools_does_not_reach_one():

@@ -16,7 +16,7 @@ from sklearn import metrics as sklearn_metrics
 
 from smooth_attention.core.errors import DataError, OptionError, ShapeError
 from smooth_attention.metrics import (
-    FIGURES,
+    COUNTED,
     StandardMetrics,
     boundary_counts,
     calibration_counts,
@@ -189,19 +189,19 @@ def test_figures_are_between_0_and_1_and_dice_follows_from_iou(counts):
         ((0, 3, 0, 6), {"iou": 0, "dice": 0, "accuracy": 6 / 9, "precision": 0, "recall": 0, "f1": 0}),
         ((0, 0, 3, 6), {"iou": 0, "dice": 0, "accuracy": 6 / 9, "precision": 0, "recall": 0, "f1": 0}),
         ((0, 0, 0, 0), {}),
-        ((4, 0, 0, 0), dict.fromkeys(FIGURES, 1.0)),
+        ((4, 0, 0, 0), dict.fromkeys(COUNTED, 1.0)),
     ],
     ids=["absent", "only predicted", "only in truth", "no pixel", "everywhere"],
 )
 def test_figures_of_absent_classes(counts, expected):
     scores = {name: float(value) for name, value in score_counts(np.array(counts)).items()}
-    np.testing.assert_equal(scores, dict.fromkeys(FIGURES, math.nan) | {k: float(v) for k, v in expected.items()})
+    np.testing.assert_equal(scores, dict.fromkeys(COUNTED, math.nan) | {k: float(v) for k, v in expected.items()})
 
 
 def test_figures_keep_leading_axes():
     counts = np.random.default_rng(0).integers(0, 9, (6, 5, 4))
     scores = score_counts(counts)
-    assert tuple(scores) == FIGURES
+    assert tuple(scores) == COUNTED
     for name, values in scores.items():
         assert values.shape == (6, 5)
         np.testing.assert_array_equal(values[2], score_counts(counts[2])[name])
@@ -306,7 +306,7 @@ def test_binary_figures_equal_scikit_learn_pooled_and_per_image():
     pooled = [np.concatenate([part.ravel() for part in parts]) for parts in zip(*[i[1:] for i in images], strict=True)]
     expected = oracle_figures((pooled[0] >= 0.5).astype(int), pooled[1], 1)
     per_image = [oracle_figures((p >= 0.5).astype(int), t, 1) for _, p, t in images]
-    for name in FIGURES:
+    for name in COUNTED:
         assert result["pooled"][name] == pytest.approx(expected[name], abs=1e-12)
         assert result["per_image"][name] == pytest.approx(np.mean([figures[name] for figures in per_image]), abs=1e-12)
         assert [image[name] for image in result["images"]] == pytest.approx([f[name] for f in per_image], abs=1e-12)
@@ -326,7 +326,7 @@ def test_binary_contours_and_calibration_equal_their_functions():
     assert result["per_image"]["boundary_iou"] == pytest.approx(np.mean(counts[:, 0] / counts[:, 1]))
     assert result["per_image"]["hd95_px"] == pytest.approx(np.nanmean(distances))
     assert result["hd95"] == {"misses": 2, "missed": ["image-3", "image-4"]}
-    assert result["per_image"]["num_undefined"] == dict.fromkeys([*FIGURES, "boundary_iou"], 0) | {"hd95_px": 2}
+    assert result["per_image"]["num_undefined"] == dict.fromkeys([*COUNTED, "boundary_iou"], 0) | {"hd95_px": 2}
     errors = sum(
         calibration_counts(np.maximum(p, 1 - p), (p >= 0.5) == (t == 1), ignored=t == 255) for _, p, t in images
     )
@@ -365,7 +365,7 @@ def test_class_figures_equal_scikit_learn_pooled_and_per_image():
         metrics.update_labels(stem, prediction, truth)
     result = metrics.compute()
     flat = [np.concatenate([part.ravel() for part in parts]) for parts in zip(*[i[1:] for i in images], strict=True)]
-    for name in FIGURES:
+    for name in COUNTED:
         by_class = np.array([oracle_figures(*flat, label)[name] for label in range(4)])
         by_image = np.array([[oracle_figures(p, t, label)[name] for label in range(4)] for _, p, t in images])
         for label, class_name in enumerate(NAMES):
@@ -454,7 +454,7 @@ def test_roundings_outside_0_and_1_are_taken():
 
 
 def test_result_keeps_its_layout_and_goes_through_json():
-    figures = [*FIGURES, "boundary_iou"]
+    figures = [*COUNTED, "boundary_iou"]
     for names in (None, NAMES):
         metrics = StandardMetrics(names)
         metrics.update_labels("a", np.zeros((2, 2), dtype=int), np.full((2, 2), 255))  # nothing is defined
@@ -481,6 +481,6 @@ def test_a_perfect_prediction_scores_one_or_is_undefined(maps):
     metrics = StandardMetrics([f"class {label}" for label in range(num_classes)])
     metrics.update_labels("a", np.where(truth == 255, prediction, truth), truth)
     result = metrics.compute()
-    assert {result["pooled"][name] for name in (*FIGURES, "boundary_iou")} <= {1.0, None}
+    assert {result["pooled"][name] for name in (*COUNTED, "boundary_iou")} <= {1.0, None}
     assert result["images"][0]["hd95_px"] in (0.0, None)
     assert result["hd95"]["misses"] == 0

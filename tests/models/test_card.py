@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 import recipes
-from smooth_attention.core.names import FIGURE_TITLES
+from smooth_attention.core.records import METRIC_TITLES
 from smooth_attention.metrics import StandardMetrics
 from smooth_attention.models import PaperUNet, Preprocessing, create_model, insert
 from smooth_attention.models.card import write_card
@@ -65,7 +65,7 @@ def test_metadata_holds_the_figures_with_their_convention(card):
     results = parse(card).eval_results
     figures = make_facts()["metrics"]["test"]["pooled"]
     assert {each.metric_type: each.metric_value for each in results} == {
-        name: round(figures[name], 4) for name in FIGURE_TITLES
+        name: round(figures[name], 4) for name in METRIC_TITLES
     }
     assert {each.dataset_name for each in results} == {"Harbour 2"}
     assert {each.dataset_split for each in results} == {"test"}
@@ -81,7 +81,7 @@ def test_undefined_figure_is_called_so_and_is_no_result(undefined):
     rows = read_rows(card)
     assert rows["precision"] == ["undefined", "1.0000"]
     assert rows["recall"][1] == "undefined"
-    assert {each.metric_type for each in parse(card).eval_results} == FIGURE_TITLES.keys() - {"precision"}
+    assert {each.metric_type for each in parse(card).eval_results} == METRIC_TITLES.keys() - {"precision"}
 
 
 def test_figures_of_images_without_foreground_are_undefined():
@@ -116,7 +116,7 @@ def test_card_tells_the_figures_with_their_convention(card):
     test = make_facts()["metrics"]["test"]
     rows = read_rows(card)
     assert rows["figure"] == ["pooled over images", "mean of images"]
-    for name, title in FIGURE_TITLES.items():
+    for name, title in METRIC_TITLES.items():
         assert rows[title] == [f"{test[part][name]:.4f}" for part in ("pooled", "per_image")], name
     assert rows["IoU"][0] != rows["IoU"][1]
     assert "On 2 test images at native size, protocol `standard`" in card
@@ -225,8 +225,8 @@ def test_card_of_a_run_agrees_with_its_record(finished_run):
     rows, found = read_rows(card), record["metrics"]["test"]["pooled"]
     assert rows["arm"] == "always"
     assert rows["data"].startswith(f"{record['data']['name']} (")
-    assert {title: rows[title][0] for title in FIGURE_TITLES.values()} == {
-        title: "undefined" if found[name] is None else f"{found[name]:.4f}" for name, title in FIGURE_TITLES.items()
+    assert {title: rows[title][0] for title in METRIC_TITLES.values()} == {
+        title: "undefined" if found[name] is None else f"{found[name]:.4f}" for name, title in METRIC_TITLES.items()
     }
     assert f'sa.load_model("{output.name}")' in card
     assert {each.dataset_name for each in parse(card).eval_results} == {record["data"]["name"]}

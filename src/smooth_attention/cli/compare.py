@@ -25,19 +25,20 @@ class CompareOptions:
 def run(arguments: list[str], prog: str) -> None:
     options = read_options(CompareOptions, arguments, prog)
 
-    from smooth_attention.cli.tables import FIGURES, TITLES, print_line, print_table, show
+    from smooth_attention.cli.tables import print_line, print_table, show
     from smooth_attention.core.files import write_json
+    from smooth_attention.core.records import METRIC_TITLES
     from smooth_attention.runs.compare import compare
 
     result = compare(options.a, options.b, options.truth, groups=options.groups)
     for convention, words in (("pooled", "pooled over images"), ("per_image", "mean over images")):
         rows = [
             [
-                TITLES.get(figure, figure),
-                *(show(result[side][convention][figure]) for side in ("a", "b")),
-                *(show(value) for value in result["differences"][convention].get(figure, {}).values()),
+                title,
+                *(show(result[side][convention][name]) for side in ("a", "b")),
+                *(show(value) for value in result["differences"][convention].get(name, {}).values()),
             ]
-            for figure in FIGURES
+            for name, title in METRIC_TITLES.items()
         ]
         header = ["", "A", "B", "B - A", "low 95 %", "high 95 %"]
         print_table(words, header, [row + ["–"] * (6 - len(row)) for row in rows], caption=result["convention"])

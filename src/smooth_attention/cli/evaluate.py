@@ -30,7 +30,9 @@ def run(arguments: list[str], prog: str) -> None:
     options = read_options(EvaluateOptions, arguments, prog)
 
     from smooth_attention.cli.tables import print_line, print_metrics
-    from smooth_attention.core.files import write_json
+    from smooth_attention.core.files import plain, write_json
+    from smooth_attention.core.parts import read_part
+    from smooth_attention.core.records import PartMetrics
     from smooth_attention.data.cache_root import default_cache
     from smooth_attention.models.blocks import Mode
     from smooth_attention.runs.evaluate import evaluate_run
@@ -39,7 +41,7 @@ def run(arguments: list[str], prog: str) -> None:
     result = evaluate_run(options.run, split=options.split, mode=mode, cache=default_cache())
     switched = {"on": "", "gate_off": ", gate off", "bypass": ", block bypassed"}[mode]
     what = f"{options.run}, {options.split} part{switched}"
-    print_metrics(f"{what}, protocol standard", result["metrics"])
+    print_metrics(f"{what}, protocol standard", read_part(PartMetrics, plain(result["metrics"])))
     if options.corruptions:
         from smooth_attention.runs.robustness import measure_run_robustness
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from smooth_attention.core.files import plain
-from smooth_attention.core.names import FIGURE_TITLES
-from smooth_attention.core.records import Record
-
-FIGURES = tuple(FIGURE_TITLES)
-TITLES = {**FIGURE_TITLES, "ece": "ECE", "hd95_px": "HD95 (px)"}
+from smooth_attention.core.records import METRIC_TITLES, PaperProtocol, PartMetrics, Record
+from smooth_attention.metrics import PUBLISHED
 
 
 def show(value: Any, digits: int = 3) -> str:
-    """Return a figure for a table; an undefined one is a dash."""
+    """Return a number for a table; an undefined one is a dash."""
     value = plain(value)
     if value is None:
         return "–"
@@ -44,55 +41,42 @@ def console() -> Console:
     return wide if wide.is_terminal else Console(width=120)
 
 
-def figure_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
-    """Return the rows of a figure table: pooled and per image, then each class where there are classes."""
-    rows = [
-        [name, *(show(metrics[key].get(figure)) for figure in FIGURES)]
-        for name, key in (("pooled", "pooled"), ("per image", "per_image"))
-    ]
-    rows += [
-        [f"  {name}", *(show(figures.get(figure)) for figure in FIGURES)]
-        for name, figures in metrics["pooled"].get("classes", {}).items()
-    ]
-    return rows
+def metric_rows(metrics: PartMetrics) -> list[list[str]]:
+    """Return the rows of a table of metrics: pooled and per image, then each class where there are classes."""
+    named = {"pooled": metrics.pooled, "per image": metrics.per_image}
+    named |= {f"  {name}": found for name, found in (metrics.pooled.classes or {}).items()}
+    return [[name, *(show(getattr(found, metric)) for metric in METRIC_TITLES)] for name, found in named.items()]
 
 
-def print_metrics(title: str, metrics: Mapping[str, Any]) -> None:
-    header = ["", *(TITLES.get(figure, figure) for figure in FIGURES)]
-    pooled, per_image = metrics["pooled"], metrics["per_image"]
+def print_metrics(title: str, metrics: PartMetrics) -> None:
+    pooled, per_image = metrics.pooled, metrics.per_image
     caption = (
-        f"{per_image['num_images']} images at native size; pooled: counts added over images; "
-        "per image: mean over images"
-        + ("; top rows: mean over classes; class rows: pooled" if "classes" in pooled else "; foreground")
-        + f". HD95 {show(per_image['hd95_px'], 1)} px, misses {metrics['hd95']['misses']}; ECE {show(pooled['ece'])}"
+        f"{per_image.num_images} images at native size; pooled: counts added over images; per image: mean over images"
+        + ("; foreground" if pooled.classes is None else "; top rows: mean over classes; class rows: pooled")
+        + f". HD95 {show(per_image.hd95_px, 1)} px, misses {metrics.hd95.misses}; ECE {show(pooled.ece)}"
     )
-    print_table(title, header, figure_rows(metrics), caption=caption)
-    for mode, text in (("gate_off", "gate off"), ("bypass", "block bypassed")):
-        if mode in metrics:
-            changed = 100 * metrics[mode]["changed_pixels"]
-            print_line(
-                f"same weights, {text}: IoU {show(metrics[mode]['iou'])} pooled, {changed:.3f} % of pixels change"
-            )
+    print_table(title, ["", *METRIC_TITLES.values()], metric_rows(metrics), caption=caption)
+    for switched, text in ((metrics.gate_off, "gate off"), (metrics.bypass, "block bypassed")):
+        if switched is not None:
+            changed = 100 * switched.changed_pixels
+            print_line(f"same weights, {text}: IoU {show(switched.iou)} pooled, {changed:.3f} % of pixels change")
 
 
-def print_paper(title: str, figures: Mapping[str, Any]) -> None:
-    """Print the published figures with their ceiling."""
-    rows = [
-        (f"best epoch on test ({figures['best_test']['epoch'] + 1})", figures["best_test"]),
-        (f"last epoch ({figures['last']['epoch'] + 1})", figures["last"]),
-        ("ceiling: a perfect predictor", figures["ceiling"]),
-    ]
-    names = FIGURES[:6]
-    header = ["", *(TITLES.get(name, name) for name in names)]
-    table = [[label, *(show(row[name]) for name in names)] for label, row in rows]
-    caption = (
-        f"{figures['convention']}; the best epoch was chosen on the test images; the paper's figures: not available"
-    )
+def print_paper(title: str, paper: PaperProtocol) -> None:
+    """Print the published metrics with their ceiling."""
+    rows = {
+        f"best epoch on test ({(paper.best_test.epoch or 0) + 1})": paper.best_test,
+        f"last epoch ({(paper.last.epoch or 0) + 1})": paper.last,
+        "ceiling: a perfect predictor": paper.ceiling,
+    }
+    header = ["", *(METRIC_TITLES[name] for name in PUBLISHED)]
+    table = [[label, *(show(getattr(found, name)) for name in PUBLISHED)] for label, found in rows.items()]
+    caption = f"{paper.convention}; the best epoch was chosen on the test images; the paper's figures: not available"
     print_table(f"{title}, protocol paper", header, table, caption=caption)
 
 
 def print_run(record: Record, output: Path) -> None:
-    """Print the figures of a finished run."""
+    """Print the metrics of a finished run."""
     config, test = record.config, record.metrics.test
     rule = next((f" {name} {config[name]:g}" for name in ("threshold", "fraction") if config[name] is not None), "")
     what = f"{record.data.name}, {config['network']}, arm {config['arm']}{rule}"

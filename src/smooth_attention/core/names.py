@@ -1,20 +1,10 @@
-"""Names: what figures are called, and what people who type a name may have meant."""
+"""Names: what people who type one may have meant, and how paths are told apart."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-
-FIGURE_TITLES = {
-    "iou": "IoU",
-    "dice": "Dice",
-    "accuracy": "accuracy",
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "F1",
-    "boundary_iou": "boundary IoU",
-}
 
 
 def suggest(name: object, known: Iterable[str], *, limit: int = 3) -> str:

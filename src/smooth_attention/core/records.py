@@ -17,6 +17,15 @@ from smooth_attention.core.parts import Part, blank_of, read_part
 
 SCHEMA = 1
 RECORD = "record.json"
+METRIC_TITLES = {  # of the metrics that every table of masks shows, in its order
+    "iou": "IoU",
+    "dice": "Dice",
+    "accuracy": "accuracy",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "boundary_iou": "boundary IoU",
+}
 STATUSES = ("running", "failed", "done")
 
 

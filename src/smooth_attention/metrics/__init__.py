@@ -5,11 +5,12 @@ Protocol ``standard`` scores every image at its native size; ``paper`` computes 
 
 from smooth_attention.metrics.boundary import boundary_counts, hd95
 from smooth_attention.metrics.calibration import calibration_counts, calibration_error
-from smooth_attention.metrics.paper import PaperMetrics, paper_batch_figures, paper_ceiling
-from smooth_attention.metrics.standard import FIGURES, StandardMetrics, count_pixels, mean_defined, score_counts
+from smooth_attention.metrics.paper import PUBLISHED, PaperMetrics, paper_batch_figures, paper_ceiling
+from smooth_attention.metrics.standard import COUNTED, StandardMetrics, count_pixels, mean_defined, score_counts
 
 __all__ = [
-    "FIGURES",
+    "COUNTED",
+    "PUBLISHED",
     "PaperMetrics",
     "StandardMetrics",
     "boundary_counts",

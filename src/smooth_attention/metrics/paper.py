@@ -17,7 +17,9 @@ import numpy as np
 from jaxtyping import Bool, Float64, Shaped
 
 from smooth_attention.core.errors import DataError, OptionError, ShapeError
-from smooth_attention.metrics.standard import FIGURES
+
+PUBLISHED = ("iou", "dice", "accuracy", "precision", "recall", "f1")
+"""The published metrics, in the order of the paper's tables."""
 
 PAPER_BATCH_SIZE = 8
 """Images per batch in the published scripts, for training and for scoring."""
@@ -46,7 +48,7 @@ def paper_batch_figures(prediction: np.ndarray, target: np.ndarray) -> dict[str,
             has few values of exactly 1 and gives other figures.
 
     Returns:
-        Under each name of ``FIGURES`` a float, in 0..1; only Dice can exceed 1.
+        Under each name of ``PUBLISHED`` a float, in 0..1; only Dice can exceed 1.
 
     Raises:
         ShapeError: the shapes differ, or are not (B, H, W) with at least one pixel.
@@ -127,7 +129,7 @@ class PaperMetrics:
         """The mean over batches of each figure; more images may be added afterwards.
 
         Returns:
-            Plain floats under the names of ``FIGURES``, and ``num_batches``, an int.
+            Plain floats under the names of ``PUBLISHED``, and ``num_batches``, an int.
 
         Raises:
             DataError: no image was added.
@@ -137,7 +139,7 @@ class PaperMetrics:
             batches.append(_score_batch(np.stack(self._predictions), np.stack(self._targets)))
         if not batches:
             raise DataError("no image was scored, so there is nothing to compute; call update for at least one image")
-        figures = {name: math.fsum(batch[name] for batch in batches) / len(batches) for name in FIGURES}
+        figures = {name: math.fsum(batch[name] for batch in batches) / len(batches) for name in PUBLISHED}
         return figures | {"num_batches": len(batches)}
 
 

@@ -22,8 +22,8 @@ from smooth_attention.core.errors import DataError, OptionError, ShapeError
 from smooth_attention.metrics.boundary import boundary_counts, hd95
 from smooth_attention.metrics.calibration import NUM_BINS, calibration_counts, calibration_error
 
-FIGURES = ("iou", "dice", "accuracy", "precision", "recall", "f1")
-"""The figures that follow from tp, fp, fn, tn alone, in the order of every table."""
+COUNTED = ("iou", "dice", "accuracy", "precision", "recall", "f1")
+"""The metrics that follow from tp, fp, fn, tn alone, in the order of every table."""
 
 # Softmax and bilinear resizing leave 0..1 by a few roundings, half precision by a few 1e-4; logits by far more.
 _PROBABILITY_SLACK = 1e-3
@@ -64,7 +64,7 @@ def count_pixels(
 
 
 def score_counts(counts: np.ndarray) -> dict[str, Float64[np.ndarray, "*lead"]]:
-    """The six figures that follow from counts of pixels, for every class and image at once.
+    """The figures that follow from counts of pixels, for every class and image at once.
 
     A class absent from both truth and prediction has NaN in all figures but accuracy. One absent from only one of them
     scores 0 in all figures but accuracy: also precision where nothing was predicted, and recall where there was nothing
@@ -76,7 +76,7 @@ def score_counts(counts: np.ndarray) -> dict[str, Float64[np.ndarray, "*lead"]]:
             first.
 
     Returns:
-        Under each name of ``FIGURES`` an array of the leading axes, in 0..1 or NaN.
+        Under each name of ``COUNTED`` an array of the leading axes, in 0..1 or NaN.
 
     Raises:
         ShapeError: the last axis is not of length 4.
@@ -100,7 +100,7 @@ def score_counts(counts: np.ndarray) -> dict[str, Float64[np.ndarray, "*lead"]]:
         "recall": np.where(is_absent, np.nan, np.nan_to_num(_divide(tp, tp + fn))),
         "f1": dice.copy(),
     }
-    return {name: figures[name] for name in FIGURES}
+    return {name: figures[name] for name in COUNTED}
 
 
 class StandardMetrics:
@@ -197,11 +197,11 @@ class StandardMetrics:
         """All figures of the images so far, in plain Python values that JSON can hold; an undefined figure is None.
 
         Returns:
-            ``pooled``: the six ``FIGURES`` and ``boundary_iou`` of the counts added over all images, and ``ece`` over
+            ``pooled``: ``COUNTED`` and ``boundary_iou`` of the counts added over all images, and ``ece`` over
             all pixels of the images that came with probabilities (None if none did). For classes also
             ``pixel_accuracy``, the share of pixels with the right class, and ``classes``: ``{name: figures}``.
 
-            ``per_image``: the six, ``boundary_iou`` and ``hd95_px``, each the mean over the images for which it is
+            ``per_image``: the same, ``boundary_iou`` and ``hd95_px``, each the mean over the images for which it is
             defined; ``num_images``; ``num_undefined``, for each figure the number of images left out. For classes an
             image's figure is the mean over its defined classes, and ``classes`` has each class's mean over images.
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
-from smooth_attention.core.names import FIGURE_TITLES
+from smooth_attention.core.records import METRIC_TITLES
 from smooth_attention.models.preprocessing import Preprocessing
 
 NOT_STATED = "not stated; it depends on the data the weights were trained on (the code is Apache-2.0)"
@@ -50,12 +50,12 @@ def metadata(name: str, facts: Mapping[str, Any]) -> str:
             dataset_type=facts["data"],
             dataset_name=facts["data"],
             dataset_split="test",
-            metric_type=figure,
+            metric_type=name,
             metric_value=round(value, 4),
-            metric_name=f"{FIGURE_TITLES[figure]}, pooled over the test images at native size",
+            metric_name=f"{METRIC_TITLES[name]}, pooled over the test images at native size",
         )
-        for figure, value in test.get("pooled", {}).items()
-        if figure in FIGURE_TITLES and is_defined(value)
+        for name, value in test.get("pooled", {}).items()
+        if name in METRIC_TITLES and is_defined(value)
     ]
     licence = (
         {"license": facts["licence"]} if facts.get("licence") else {"license": "other", "license_name": "not-stated"}
@@ -130,7 +130,7 @@ def describe_figures(facts: Mapping[str, Any]) -> str:
         return "None: this network was not scored by the package."
     rows = [
         f"| {title} | {show(test['pooled'].get(name))} | {show(test['per_image'].get(name))} |"
-        for name, title in FIGURE_TITLES.items()
+        for name, title in METRIC_TITLES.items()
         if name in test["pooled"]
     ]
     return "\n".join(

@@ -12,7 +12,7 @@ from scipy import stats
 
 from smooth_attention.core.errors import DataError
 from smooth_attention.data.folder import files_by_mask_stem, files_by_stem, read_classes, read_groups, read_mask
-from smooth_attention.metrics import FIGURES, StandardMetrics, count_pixels, mean_defined, score_counts
+from smooth_attention.metrics import COUNTED, StandardMetrics, count_pixels, mean_defined, score_counts
 
 CONVENTION = (
     "these two networks only: the intervals resample groups of test images and say nothing about other trainings"
@@ -105,7 +105,7 @@ def differences(a: np.ndarray, b: np.ndarray, groups: list[str], seed: int) -> d
     _, members = np.unique(groups, return_inverse=True)
     membership_GP = (members == np.arange(members.max() + 1)[:, None]).astype(float)
     found: dict[str, Any] = {"pooled": {}, "per_image": {}}
-    for figure in FIGURES:
+    for figure in COUNTED:
         found["pooled"][figure] = interval(pooled_difference(a, b, membership_GP, figure), len(membership_GP), seed)
         per_image = image_difference(a, b, membership_GP, figure)
         found["per_image"][figure] = interval(per_image, len(membership_GP), seed)

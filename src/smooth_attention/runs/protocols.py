@@ -16,7 +16,7 @@ from smooth_attention.data.cache import CachedPairs, cached_pairs, cached_soft_p
 from smooth_attention.data.dataset import PairDataset, SoftPairDataset
 from smooth_attention.data.sources import Source
 from smooth_attention.data.splits import Split, find_leaks, make_split
-from smooth_attention.metrics import FIGURES, paper_ceiling
+from smooth_attention.metrics import PUBLISHED, paper_ceiling
 from smooth_attention.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from smooth_attention.runs.config import RunConfig
 from smooth_attention.runs.task import PaperTask, SegmentationTask, StandardTask
@@ -87,13 +87,13 @@ def paper_figures(metrics_file: Path, pairs: CachedPairs, split: Split) -> dict[
     ceiling = paper_ceiling(np.asarray(pairs.masks[pairs.index[stem]], np.float32) / 255 for stem in split.test)
 
     def figures(epoch: dict[str, Any]) -> dict[str, Any]:
-        return {"epoch": epoch["epoch"], **{name: epoch[f"test_{name}"] for name in FIGURES}}
+        return {"epoch": epoch["epoch"], **{name: epoch[f"test_{name}"] for name in PUBLISHED}}
 
     return {
         "convention": PAPER_CONVENTION,
         "best_test": figures(best),
         "last": figures(epochs[-1]),
-        "ceiling": {name: ceiling[name] for name in FIGURES},
+        "ceiling": {name: ceiling[name] for name in PUBLISHED},
     }
 
 

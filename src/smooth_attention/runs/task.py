@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from smooth_attention.core.errors import RunError
 from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.sources import IGNORED
-from smooth_attention.metrics import FIGURES, PaperMetrics, count_pixels, score_counts
+from smooth_attention.metrics import PUBLISHED, PaperMetrics, count_pixels, score_counts
 from smooth_attention.models.blocks import Block
 from smooth_attention.models.diagnostics import captured_inputs, diagnose_network
 from smooth_attention.models.network import Network
@@ -209,7 +209,7 @@ class PaperTask(SegmentationTask):
         self.figures.update((logits[:, 0].sigmoid() > 0.5).cpu().numpy(), masks.cpu().numpy())
 
     def compute_figures(self) -> dict[str, float]:
-        return {f"test_{name}": value for name, value in self.figures.compute().items() if name in FIGURES}
+        return {f"test_{name}": value for name, value in self.figures.compute().items() if name in PUBLISHED}
 
     def configure_optimizers(self) -> Any:
         return torch.optim.Adam(self.parameter_groups())

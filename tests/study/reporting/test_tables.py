@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from record_files import read_values, write_values
-from smooth_attention.metrics import FIGURES
+from smooth_attention.core.records import METRIC_TITLES
+from smooth_attention.metrics import PUBLISHED
 from smooth_attention.study.execution.collect import Study
 from smooth_attention.study.execution.load import load_study
 from smooth_attention.study.reporting.table_formats import Cell, Column, Table, number, spread, word
@@ -33,7 +34,6 @@ from study_records import make_study_records
 
 ARMS = {"none": 0.70, "attention": 0.70, "smooth-0.4": 0.73}
 SWEEP = {"smooth-0.1": 0.70, "smooth-0.4": 0.74, "attention": 0.70}
-COMPARED = (*FIGURES, "boundary_iou")
 
 
 def texts(table: Table) -> dict[str, list[str]]:
@@ -55,12 +55,10 @@ def study(tmp_path: Path) -> Study:
 
 def test_figures_are_means_and_deviations_of_the_trainings(study: Study) -> None:
     table = figures_table(study, "flood")
-    assert columns_of(table) == [
-        "Arm", "IoU", "Dice", "accuracy", "precision", "recall", "F1", "boundary IoU", "IoU, pooled",
-    ]  # fmt: skip
+    assert columns_of(table) == ["Arm", *METRIC_TITLES.values(), "IoU, pooled"]
     tests = [result.record["metrics"]["test"] for result in study.of("flood", "smooth-0.4")]
     rows = {row["arm"]: row for row in read_csv(table.to_csv())}
-    for name in COMPARED:
+    for name in METRIC_TITLES:
         values = [test["per_image"][name] for test in tests]
         assert float(rows["smooth-0.4"][name]) == pytest.approx(np.mean(values))
         assert float(rows["smooth-0.4"][f"{name}_sd"]) == pytest.approx(np.std(values, ddof=1))
@@ -71,12 +69,12 @@ def test_figures_are_means_and_deviations_of_the_trainings(study: Study) -> None
 
 def test_bold_is_what_holm_over_the_table_leaves(study: Study) -> None:
     table = figures_table(study, "flood")
-    cells = [(arm, name) for arm in ("none", "smooth-0.4") for name in COMPARED]
+    cells = [(arm, name) for arm in ("none", "smooth-0.4") for name in METRIC_TITLES]
     p_values = [compare_arms(study, "flood", arm, "attention", name).p_value() for arm, name in cells]  # type: ignore[union-attr]
     expected = dict(zip(cells, correct_for_contrasts(p_values), strict=True))
     rows = {row["arm"]: row for row in read_csv(table.to_csv())}
     for row in table.rows:
-        for cell, name in zip(row[1:], COMPARED, strict=False):
+        for cell, name in zip(row[1:], METRIC_TITLES, strict=False):
             key = (row[0].text, name)
             assert cell.is_bold == (key in expected and expected[key] < 0.05 and key[0] == "smooth-0.4")
             if key in expected:
@@ -183,10 +181,10 @@ def test_published_figures_have_their_ceiling_and_are_never_bold(tmp_path: Path)
     assert [(row["threshold"], row["epoch"]) for row in rows[:2]] == [("0.1", "last"), ("0.1", "best on test")]
     records = [result.record["metrics"]["paper"] for result in study.of("flood", "smooth-0.1")]
     for row, epoch in zip(rows, ("last", "best_test"), strict=False):
-        for name in FIGURES:
+        for name in PUBLISHED:
             assert float(row[name]) == pytest.approx(np.mean([record[epoch][name] for record in records]))
     assert [row["threshold"] for row in rows[-2:]] == ["ceiling", "the paper's own"]
-    assert [float(rows[-2][name]) for name in FIGURES] == list(records[0]["ceiling"].values())
+    assert [float(rows[-2][name]) for name in PUBLISHED] == list(records[0]["ceiling"].values())
     assert [cell.text for cell in table.rows[-1][2:]] == ["not available"] * 6
     assert not any(cell.is_bold for row in table.rows for cell in row)
     assert "Nothing is bold: there is one number a training" in table.caption

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
 from smooth_attention.core.arms import GATED
+from smooth_attention.core.records import Robustness
 from smooth_attention.study.design.config import REFERENCES
 from smooth_attention.study.execution.collect import Result, Study
+from smooth_attention.study.quantities import QUANTITY, by_epoch
 from smooth_attention.study.verdicts.contrasts import images_of
 from smooth_attention.study.verdicts.findings import CONVENTION, Finding
 from smooth_attention.study.verdicts.retention import robustness_of, split_alike, tell_others
@@ -103,7 +105,7 @@ def forest_panel(study: Study, findings: Sequence[Finding]) -> list[Panel]:
 
 
 def mean_iou(result: Result) -> float:
-    return float(np.mean([1.0 if image["iou"] is None else image["iou"] for image in images_of(result)]))
+    return float(np.mean([1.0 if image.iou is None else image.iou for image in images_of(result)]))
 
 
 def over_replicates(values: Sequence[float]) -> tuple[float, float, float]:
@@ -188,7 +190,7 @@ def mean_by_stem(results: Iterable[Result]) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for result in results:
         for image in images_of(result):
-            found.setdefault(image["stem"], []).append(1.0 if image["iou"] is None else image["iou"])
+            found.setdefault(image.stem, []).append(1.0 if image.iou is None else image.iou)
     return {stem: float(np.mean(values)) for stem, values in found.items()}
 
 
@@ -199,8 +201,8 @@ def corruption_panels(study: Study) -> list[Panel]:
         alike, others = split_alike({arm: study.of(dataset, arm) for arm in study.arms})
         curves = []
         for arm, results in alike.items():
-            found = [robustness for result in results if (robustness := robustness_of(result))]
-            severities = found[0]["severities"]
+            found = robustness_of(results)
+            severities = found[0].severities
             kept = [[mean_retention(each, place) for each in found] for place in range(len(severities))]
             curves.append(make_curve(arm, styles[arm], severities, kept))
         if curves:
@@ -212,8 +214,8 @@ def corruption_panels(study: Study) -> list[Panel]:
     return panels
 
 
-def mean_retention(corruptions: Mapping[str, Any], place: int) -> float:
-    values = [each["retention"][place] for each in corruptions["corruptions"].values()]
+def mean_retention(robustness: Robustness, place: int) -> float:
+    values = [each.retention[place] for each in robustness.corruptions.values()]
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else np.nan
 
@@ -291,17 +293,16 @@ def diagnostic_panels(study: Study) -> list[Panel]:
 
 
 def diagnostic_of(result: Result, name: str) -> Sequence[float | None]:
-    found = result.record.get("diagnostics", {}).get(name, [])
-    values: Sequence[float | None] = found["t"] if isinstance(found, dict) else found
-    return values
+    return by_epoch(result.record, name) or ()
 
 
 def changed_pixels(study: Study, dataset: str) -> dict[str, dict[str, list[float]]]:
     """Return percent of pixels that change with the gate off and with the block off, by arm, for each training."""
     found: dict[str, dict[str, list[float]]] = {}
     for series, mode in (("gate off", "gate_off"), ("block off", "bypass")):
+        quantity = QUANTITY[f"{mode}_changed_pixels"]
         for arm in study.arms:
-            tests = [r.record["metrics"]["test"] for r in study.of(dataset, arm) if r.chosen is None]
-            if values := [100 * test[mode]["changed_pixels"] for test in tests if mode in test]:
-                found.setdefault(series, {})[arm] = values
+            values = [quantity.read(result.record) for result in study.of(dataset, arm) if result.chosen is None]
+            if shares := [quantity.scale * value for value in values if value is not None]:
+                found.setdefault(series, {})[arm] = shares
     return found

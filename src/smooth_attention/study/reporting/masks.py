@@ -62,7 +62,7 @@ def mask_sheets(study: Study) -> list[MaskSheet]:
         ]
         if choices:
             rows = tuple(draw_row(study, dataset, choice) for choice in choices)
-            sheets.append(MaskSheet(dataset, colour_key(choices[0].arm.record["data"]["class_names"]), rows))
+            sheets.append(MaskSheet(dataset, colour_key(choices[0].arm.record.data.class_names), rows))
     return sheets
 
 
@@ -79,7 +79,7 @@ def draw_row(study: Study, dataset: str, choice: Choice) -> MaskRow:
     with Image.open(image_path(study, dataset, choice.stem)) as file:
         image = np.asarray(file.convert("RGB"))
     truth = read_labels(truth_path(study, dataset, choice.stem))
-    classes = choice.arm.record["data"]["class_names"]
+    classes = choice.arm.record.data.class_names
     num_classes = 1 if classes is None else len(classes)
     pictures = [picture("image", image), picture("truth", mask_overlay(image, truth, num_classes=num_classes))]
     for result in (choice.arm, choice.reference):
@@ -101,11 +101,11 @@ def read_labels(path: Path) -> np.ndarray:
 def read_prediction(result: Result, stem: str) -> np.ndarray:
     """Return the predicted labels (H, W); a binary mask is 0 and 255 on disk."""
     labels = read_labels(prediction_path(result, stem))
-    return labels if result.record["data"]["class_names"] else (labels > 127).astype(np.uint8)
+    return labels if result.record.data.class_names else (labels > 127).astype(np.uint8)
 
 
 def iou_text(result: Result, stem: str) -> str:
-    iou = next(image["iou"] for image in images_of(result) if image["stem"] == stem)
+    iou = next(image.iou for image in images_of(result) if image.stem == stem)
     return "IoU undefined" if iou is None else f"IoU {iou:.2f}"
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
-import numpy as np
+from collections.abc import Iterable
+from functools import partial
 
 from smooth_attention.study.execution.collect import Study
+from smooth_attention.study.quantities import QUANTITY, Read, kept_under, quantities_in
 from smooth_attention.study.reporting.charts import mean_iou
 from smooth_attention.study.reporting.table_formats import Cell, Column, Table, count, spread, word
+from smooth_attention.study.reporting.tables import spread_column
 from smooth_attention.study.verdicts.claims import Claim
 from smooth_attention.study.verdicts.corrupted import RETENTION_CONVENTION
 from smooth_attention.study.verdicts.findings import Finding
@@ -17,11 +17,6 @@ from smooth_attention.study.verdicts.retention import robustness_of, split_alike
 from smooth_attention.study.verdicts.verdict import points
 
 NOTHING = "–"
-SCORES = {
-    "iou": "IoU, pooled",
-    "dice": "Dice, pooled",
-    "boundary_iou": "boundary IoU, pooled",
-}
 CONTRAST = (
     Column("dataset", ("dataset",), "left"),
     Column("contrast", ("arm", "reference", "is_control"), "left"),
@@ -78,15 +73,15 @@ def span(low: float | None, high: float | None) -> Cell:
 
 def score_table(study: Study) -> Table:
     """Return the metrics of every arm, mean and standard deviation over trainings."""
+    quantities = quantities_in("scores")
     rows = []
     for dataset in study.datasets:
         for arm in study.arms:
             results = study.of(dataset, arm)
             if not results:
                 continue
-            pooled = [result.record["metrics"]["test"]["pooled"] for result in results]
             cells = [spread(map(mean_iou, results))]
-            cells += [spread(metrics.get(name) for metrics in pooled) for name in SCORES]
+            cells += [spread(quantity.read(result.record) for result in results) for quantity in quantities]
             chosen = ", ".join(sorted({result.chosen for result in results if result.chosen}))
             label = Cell(f"{arm} ({chosen})" if chosen else arm, (arm, chosen))
             rows.append((word(dataset), label, count(len(results)), *cells))
@@ -95,7 +90,7 @@ def score_table(study: Study) -> Table:
         Column("arm", ("arm", "chosen"), "left"),
         Column("trainings", ("trainings",)),
         Column("IoU per image", ("iou", "iou_sd")),
-        *(Column(title, (f"pooled_{name}", f"pooled_{name}_sd")) for name, title in SCORES.items()),
+        *map(spread_column, quantities),
     )
     caption = (
         "test images, protocol standard, native size; mean ± standard deviation over trainings. Compare arms by the "
@@ -111,23 +106,15 @@ def corruption_tables(study: Study) -> list[Table]:
         alike, others = split_alike({arm: study.of(dataset, arm) for arm in study.arms})
         if not alike:
             continue
-        by_arm = {
-            arm: [found for result in results if (found := robustness_of(result))] for arm, results in alike.items()
-        }
-        names = list(next(iter(by_arm.values()))[0]["corruptions"])
+        names = robustness_of(next(iter(alike.values())))[0].corruptions
+        readers: dict[str, Read] = {name.replace("_", " "): partial(kept_under, name) for name in names}
+        readers |= {f"same label, {name}": QUANTITY[f"{name}_mask_agreement"].read for name in ("noise", "shift")}
         rows = [
-            (word(name.replace("_", " ")), *(spread(kept(each, name) for each in found) for found in by_arm.values()))
-            for name in names
-        ]
-        rows += [
-            (
-                word(f"same label, {name}"),
-                *(spread(agreement(each, name) for each in found) for found in by_arm.values()),
-            )
-            for name in ("noise", "shift")
+            (word(label), *(spread(read(result.record) for result in results) for results in alike.values()))
+            for label, read in readers.items()
         ]
         columns = [Column("corruption", ("corruption",), "left")]
-        columns += [Column(arm, (arm, f"{arm}_sd")) for arm in by_arm]
+        columns += [Column(arm, (arm, f"{arm}_sd")) for arm in alike]
         caption = (
             "share of the clean pooled IoU that is left, mean over severities; same label: share of pixels that keep "
             "their label under noise of 2 grey levels and a shift by 1 px; mean ± standard deviation over trainings"
@@ -144,17 +131,6 @@ def retention_table(findings: Iterable[Finding], mixed: Iterable[str]) -> Table:
     rows = tuple((*contrast_cells(finding), count(finding.replicates)) for finding in findings)
     caption = ". ".join([f"points; {RETENTION_CONVENTION}", *mixed])
     return Table("retention", "Contrasts on corrupted images", columns, rows, caption)
-
-
-def kept(corruptions: Mapping[str, Any], name: str) -> float | None:
-    values = corruptions["corruptions"].get(name, {}).get("retention", [])
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
-
-
-def agreement(corruptions: Mapping[str, Any], name: str) -> float | None:
-    value: float | None = corruptions.get("stability", {}).get(name, {}).get("mask_agreement")
-    return value
 
 
 def claim_table(claims: Iterable[Claim]) -> Table:

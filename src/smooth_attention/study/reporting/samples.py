@@ -116,8 +116,8 @@ def write_samples(study: Study, open_data: Opener = open_checked_source) -> None
 
 def write_dataset(study: Study, dataset: str, choices: tuple[Choice, ...], open_data: Opener) -> None:
     record = choices[0].arm.record
-    source, _ = open_data(make_config(record["config"], source=f"the record of {choices[0].arm.directory}"))
-    if source.fingerprint != record["data"]["fingerprint"]:
+    source, _ = open_data(make_config(record.config, source=f"the record of {choices[0].arm.directory}"))
+    if source.fingerprint != record.data.fingerprint:
         raise ConfigError(
             f"the data of {dataset} changed since {study.directory} was trained, so its images can't be shown beside "
             "their predictions; restore it, or use --report-only"

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from smooth_attention.core.names import FIGURE_TITLES
-from smooth_attention.metrics import FIGURES
+from smooth_attention.core.records import METRIC_TITLES
+from smooth_attention.metrics import PUBLISHED
 from smooth_attention.study.execution.collect import Result, Study
+from smooth_attention.study.quantities import PAPER_EPOCHS, QUANTITY, Quantity, kept_under, quantities_in
 from smooth_attention.study.reporting.table_formats import Cell, Column, Table, count, number, show, spread, word
 from smooth_attention.study.statistics import LEVEL, correct_for_contrasts
-from smooth_attention.study.verdicts.activity import last_diagnostics
 from smooth_attention.study.verdicts.claims import CONVENTION as CLAIMS_CONVENTION
-from smooth_attention.study.verdicts.claims import OVERFITTING, Claim, Read, dig
+from smooth_attention.study.verdicts.claims import Claim
 from smooth_attention.study.verdicts.conclusions import Conclusions
-from smooth_attention.study.verdicts.contrasts import compare_arms
+from smooth_attention.study.verdicts.contrasts import compare_arms, images_of
 from smooth_attention.study.verdicts.corrupted import RETENTION_CONVENTION
 from smooth_attention.study.verdicts.findings import CONVENTION, Finding
 from smooth_attention.study.verdicts.published import find_place
 from smooth_attention.study.verdicts.retention import robustness_of, split_alike, tell_others
-
-COMPARED = (*FIGURES, "boundary_iou")  # columns whose cells can be bold
-TEST = ("metrics", "test")
-CORRUPTED = (*TEST, "corruptions")
-DIAGNOSTICS = ("gamma", "share_of_output", "smoothed_fraction", "max_probability", "sink_share")
-MODES = ("gate_off", "bypass")
 
 
 def write_tables(study: Study, conclusions: Conclusions, directory: Path) -> list[Path]:
@@ -65,38 +59,51 @@ def figures_table(study: Study, dataset: str) -> Table:
     arms = arms_of(study, dataset)
     reference = next((name for name in ("attention", "none") if name in arms), None)
     p_values = better_p_values(study, dataset, arms, reference)
+    quantities = [*quantities_in("metrics"), *quantities_in("pooled")]
     rows = []
     for arm in arms:
-        records = [result.record for result in study.of(dataset, arm)]
+        values = [[quantity.read(result.record) for result in study.of(dataset, arm)] for quantity in quantities]
         cells = [
-            tested_cell(map(dig(*TEST, "per_image", name), records), p_values.get((arm, name))) for name in COMPARED
+            spread(found) if quantity.metric is None else tested_cell(found, p_values.get((arm, quantity.metric)))
+            for quantity, found in zip(quantities, values, strict=True)
         ]
-        pooled = spread(map(dig(*TEST, "pooled", "iou"), records))
-        rows.append((word(row_label(study, arm)), *cells, pooled))
-    columns = [Column(FIGURE_TITLES[name], (name, f"{name}_sd", f"{name}_p")) for name in COMPARED]
+        rows.append((word(row_label(study, arm)), *cells))
     return Table(
         name=f"figures-{file_name(dataset)}",
         title=f"{title_of(study, dataset)}; protocol standard",
-        columns=(row_column(study), *columns, Column("IoU, pooled", ("pooled_iou", "pooled_iou_sd"))),
+        columns=(row_column(study), *map(spread_column, quantities)),
         rows=tuple(rows),
         caption=figures_caption(study, dataset, arms, reference, any(cell.is_bold for row in rows for cell in row)),
     )
 
 
+def spread_column(quantity: Quantity) -> Column:
+    """Return the column of mean and deviation; that of a metric of images has a p-value too."""
+    name = quantity.metric or quantity.name
+    return Column(quantity.heading, (name, f"{name}_sd", *((f"{name}_p",) if quantity.metric else ())))
+
+
 def better_p_values(
     study: Study, dataset: str, arms: Sequence[str], reference: str | None
 ) -> dict[tuple[str, str], tuple[float, bool]]:
-    """Return for each arm and figure the p-value of no difference from the reference, and whether it is better.
+    """Return for each arm and metric the p-value of no difference from the reference, and whether it is better.
 
-    By Holm over all cells of the table; cells without pairs of trainings are left out.
+    By Holm over all cells of the table; cells without pairs of trainings are left out, and metrics that older records
+    lack.
     """
     if reference is None:
         return {}
-    cells = [(arm, name) for arm in arms if arm != reference for name in COMPARED]
-    estimates = {cell: compare_arms(study, dataset, cell[0], reference, cell[1]) for cell in cells}
+    compared = {quantity.metric: quantity.better for quantity in quantities_in("metrics") if quantity.metric}
+    estimates = {
+        (arm, metric): compare_arms(study, dataset, arm, reference, metric)
+        for arm in arms
+        if arm != reference
+        for metric in compared
+        if all(metric in images_of(result)[0] for name in (arm, reference) for result in study.of(dataset, name))
+    }
     known = {cell: estimate for cell, estimate in estimates.items() if estimate is not None}
     corrected = correct_for_contrasts([estimate.p_value() for estimate in known.values()])
-    return {cell: (p, known[cell].mean > 0) for cell, p in zip(known, corrected, strict=True)}
+    return {cell: (p, compared[cell[1]] * known[cell].mean > 0) for cell, p in zip(known, corrected, strict=True)}
 
 
 def tested_cell(values: Iterable[float | None], contrast: tuple[float, bool] | None) -> Cell:
@@ -108,7 +115,7 @@ def tested_cell(values: Iterable[float | None], contrast: tuple[float, bool] | N
 
 def figures_caption(study: Study, dataset: str, arms: Sequence[str], reference: str | None, has_bold: bool) -> str:
     results = [result for arm in arms for result in study.of(dataset, arm)]
-    has_classes = results[0].record["data"].get("class_names") is not None
+    has_classes = results[0].record.data.class_names is not None
     many = max(len(study.of(dataset, arm)) for arm in arms) > 1
     bold = "Nothing is bold: neither attention nor none is among the arms, to compare with."
     if reference is not None:
@@ -128,18 +135,20 @@ def figures_caption(study: Study, dataset: str, arms: Sequence[str], reference: 
 def paper_table(study: Study, dataset: str) -> Table:
     """Return the published figures of the last epoch, the best epoch on test, and a perfect predictor."""
     arms = arms_of(study, dataset)
-    scored = (("last", "last"), ("best on test", "best_test"))
+    titles = {"last": "last", "best_test": "best on test"}
     rows: list[tuple[Cell, ...]] = []
     for arm in arms:
         records = [result.record for result in study.of(dataset, arm)]
-        for title, key in scored:
-            cells = [spread(map(dig("metrics", "paper", key, name), records)) for name in FIGURES]
-            rows.append((word(row_label(study, arm)), word(title), *cells))
-    ceiling = [dig("metrics", "paper", "ceiling", name)(study.of(dataset, arms[0])[0].record) for name in FIGURES]
-    rows.append((word("ceiling"), word("a perfect predictor"), *(Cell(show(v), (v, None)) for v in ceiling)))
+        for epoch in PAPER_EPOCHS:
+            cells = [spread(map(QUANTITY[f"paper_{epoch}_{name}"].read, records)) for name in PUBLISHED]
+            rows.append((word(row_label(study, arm)), word(titles[epoch]), *cells))
+    paper = study.of(dataset, arms[0])[0].record.metrics.paper
+    assert paper is not None
+    ceiling = [Cell(show(value), (value, None)) for value in (getattr(paper.ceiling, name) for name in PUBLISHED)]
+    rows.append((word("ceiling"), word("a perfect predictor"), *ceiling))
     missing = Cell("not available", (None, None))
-    rows.append((word("the paper's own"), word("not available"), *(missing for _ in FIGURES)))
-    columns = (Column("Epoch", ("epoch",), "left"), *(Column(FIGURE_TITLES[n], (n, f"{n}_sd")) for n in FIGURES))
+    rows.append((word("the paper's own"), word("not available"), *(missing for _ in PUBLISHED)))
+    columns = (Column("Epoch", ("epoch",), "left"), *(Column(METRIC_TITLES[n], (n, f"{n}_sd")) for n in PUBLISHED))
     return Table(
         name=f"paper-{file_name(dataset)}",
         title=f"{title_of(study, dataset)}; protocol paper",
@@ -158,26 +167,13 @@ def diagnostics_table(study: Study, dataset: str) -> Table:
     """Return what the blocks do, what switching them off changes, and the gap between training and test."""
     arms = arms_of(study, dataset)
     has_tuned = any(result.chosen for arm in arms for result in study.of(dataset, arm))
+    quantities = [*quantities_in("block"), *quantities_in("effect")]
     rows = []
     for arm in arms:
         results = study.of(dataset, arm)
-        last = [last_diagnostics(result.record) for result in results]
-        cells = [mean_cell(last, dig(name)) for name in DIAGNOSTICS]
-        records = [result.record for result in results]
-        cells += [mean_cell(records, dig(*TEST, mode, "changed_pixels"), digits=3, scale=100) for mode in MODES]
-        cells.append(mean_cell(records, OVERFITTING.read, digits=2, scale=100, with_sign=True))
+        cells = [mean_cell(results, quantity) for quantity in quantities]
         rows.append((word(row_label(study, arm)), *cells, *([word(count_choices(results))] if has_tuned else [])))
-    columns = (
-        Column("gamma", ("gamma",)),
-        Column("share of output", ("share_of_output",)),
-        Column("smoothed fraction", ("smoothed_fraction",)),
-        Column("max probability", ("max_probability",)),
-        Column("sink share", ("sink_share",)),
-        Column("gate off changes, %", ("gate_off_changed_pixels",)),
-        Column("bypass changes, %", ("bypass_changed_pixels",)),
-        Column("train − test IoU, points", ("train_minus_test_iou",)),
-        *((Column("chosen", ("chosen",), "left"),) if has_tuned else ()),
-    )
+    columns = [*map(mean_column, quantities), *([Column("chosen", ("chosen",), "left")] if has_tuned else [])]
     return Table(
         name=f"diagnostics-{file_name(dataset)}",
         title=f"What the block does; data: {dataset}",
@@ -201,36 +197,27 @@ def count_choices(results: Iterable[Result]) -> str:
 def robustness_table(study: Study, dataset: str) -> Table:
     """Return how much IoU each corruption leaves, and how still masks and attention hold."""
     by_arm, others = corrupted_arms(study, dataset)
-    arms = list(by_arm)
-    records = {arm: [result.record for result in results] for arm, results in by_arm.items()}
-    first = robustness_of(by_arm[arms[0]][0])
-    assert first is not None
-    names, severities, images = (first[key] for key in ("corruptions", "severities", "images"))
-    stability: list[tuple[str, str, tuple[str, str], int]] = [
-        (f"{title} under {kind}", f"{kind}_{key}", (kind, key), scale)
-        for kind in ("noise", "shift")
-        for title, key, scale in (("same pixels", "mask_agreement", 100), ("row distance", "row_distance", 1))
+    first = robustness_of(next(iter(by_arm.values())))[0]
+    single = [
+        Quantity(name, name.replace("_", " "), 1, partial(kept_under, name), unit="%", digits=1)
+        for name in first.corruptions
     ]
-    columns = [Column("retention", ("retention",)), *(Column(n.replace("_", " "), (n,)) for n in names)]
-    columns += [Column(title + (", %" if scale == 100 else ""), (name,)) for title, name, _, scale in stability]
-    rows = []
-    for arm in arms:
-        cells = [mean_cell(records[arm], dig(*CORRUPTED, "retention"), digits=1, scale=100)]
-        cells += [mean_cell(records[arm], kept_under(name), digits=1, scale=100) for name in names]
-        cells += [
-            mean_cell(records[arm], dig(*CORRUPTED, "stability", *path), digits=2 if scale == 100 else 4, scale=scale)
-            for _, _, path, scale in stability
-        ]
-        rows.append((word(row_label(study, arm)), *cells))
+    retained, stability = [*quantities_in("corruptions"), *single], quantities_in("stability")
+    columns = [Column(quantity.title, (quantity.name,)) for quantity in retained]  # the caption says the unit
+    rows = [
+        (word(row_label(study, arm)), *(mean_cell(results, quantity) for quantity in (*retained, *stability)))
+        for arm, results in by_arm.items()
+    ]
     return Table(
         name=f"robustness-{file_name(dataset)}",
         title=f"Corrupted images; data: {dataset}",
-        columns=(row_column(study), *columns),
+        columns=(row_column(study), *columns, *map(mean_column, stability)),
         rows=tuple(rows),
         caption=(
             "Retention: pooled IoU on corrupted images over that on clean ones, %, mean over severities "
-            f"{', '.join(map(str, severities))} and trainings. {counts_of(study, dataset, arms)}, of which {images} in "
-            "each training were corrupted. Same pixels: label unchanged by noise of 2 grey levels, by a shift of 1 px. "
+            f"{', '.join(map(str, first.severities))} and trainings. {counts_of(study, dataset, list(by_arm))}, of "
+            f"which {first.images} in each training were corrupted. Same pixels: label unchanged by noise of 2 grey "
+            "levels, by a shift of 1 px. "
             "Row distance: largest change of a row of attention, mean over rows. No intervals here, nothing is bold"
             f"{tell_others(others)}."
         ),
@@ -239,17 +226,6 @@ def robustness_table(study: Study, dataset: str) -> Table:
 
 def corrupted_arms(study: Study, dataset: str) -> tuple[dict[str, Sequence[Result]], list[str]]:
     return split_alike({arm: study.of(dataset, arm) for arm in arms_of(study, dataset)})
-
-
-def kept_under(name: str) -> Read:
-    """Return a reader of the mean retention over severities."""
-
-    def read(record: Mapping[str, Any]) -> float | None:
-        values: Any = dig(*CORRUPTED, "corruptions", name, "retention")(record)
-        defined = [value for value in values or () if value is not None]
-        return float(np.mean(defined)) if defined else None
-
-    return read
 
 
 def verdict_table(findings: Sequence[Finding]) -> Table:
@@ -343,7 +319,7 @@ def counts_of(study: Study, dataset: str, arms: Sequence[str]) -> str:
     """Return how many trainings and test images are behind a table."""
     trained = sorted({len(study.of(dataset, arm)) for arm in arms})
     results = [result for arm in arms for result in study.of(dataset, arm)]
-    images = {stem for result in results for stem in result.record["data"]["split"]["test"]}
+    images = {stem for result in results for stem in result.record.data.split.test}
     trainings = f"{trained[0]}" if len(trained) == 1 else f"{trained[0]} to {trained[-1]}"
     folds = study.config.replicates.folds
     return (
@@ -352,12 +328,15 @@ def counts_of(study: Study, dataset: str, arms: Sequence[str]) -> str:
     )
 
 
-def mean_cell(
-    records: Sequence[Mapping[str, Any]], read: Read, *, digits: int = 3, scale: float = 1, with_sign: bool = False
-) -> Cell:
+def mean_column(quantity: Quantity) -> Column:
+    return Column(quantity.heading, (quantity.name,))
+
+
+def mean_cell(results: Iterable[Result], quantity: Quantity) -> Cell:
     """Return the mean over trainings."""
-    values = [value for value in map(read, records) if value is not None]
-    return number(float(np.mean(values)) if values else None, digits, scale=scale, with_sign=with_sign)
+    values = [value for result in results if (value := quantity.read(result.record)) is not None]
+    mean = float(np.mean(values)) if values else None
+    return number(mean, quantity.digits, scale=quantity.scale, with_sign=quantity.unit == "points")
 
 
 def points(value: float | None) -> str:

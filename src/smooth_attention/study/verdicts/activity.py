@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from smooth_attention.core.records import PooledMetrics, Record
+from smooth_attention.core.records import PooledMetrics
 from smooth_attention.study.execution.collect import Result
+from smooth_attention.study.quantities import diagnostic
 
 SMALL_GAMMA, FEW, SINK = 0.3, 0.01, 0.5
 
@@ -77,15 +78,14 @@ def measure_activity(results: Sequence[Result], margin: float) -> Activity | Non
     switched = [(test.pooled, changes) for test in tests if (changes := test.gate_off if has_gate else test.bypass)]
     if not switched:
         return None
-    diagnostics = [last_diagnostics(result.record) for result in results]
     return Activity(
         has_gate=has_gate,
         changed=float(np.mean([changes.changed_pixels for _, changes in switched])),
         reach=float(np.mean([reach_of(changes.changed_pixels, pooled) for pooled, changes in switched])),
         margin=margin,
-        gamma=mean_of(diagnostics, "gamma"),
-        smoothed=mean_of(diagnostics, "smoothed_fraction") if has_gate else None,
-        sink=mean_of(diagnostics, "sink_share"),
+        gamma=mean_of(results, "gamma"),
+        smoothed=mean_of(results, "smoothed_fraction") if has_gate else None,
+        sink=mean_of(results, "sink_share"),
     )
 
 
@@ -103,16 +103,6 @@ def reach_of(changed: float, pooled: PooledMetrics) -> float:
     return float(np.mean([min(1.0, changed / max(union, changed)) for union in unions]))
 
 
-def last_diagnostics(record: Record) -> dict[str, float | None]:
-    """Return the block's figures in the epoch whose weights were scored."""
-    epoch = record.epoch.chosen
-    found: dict[str, float | None] = {}
-    for name, values in (record.diagnostics or {}).items():
-        listed = values["t"] if isinstance(values, Mapping) else values
-        found[name] = listed[epoch]
-    return found
-
-
-def mean_of(rows: Sequence[dict[str, float | None]], name: str) -> float | None:
-    values = [row[name] for row in rows if row.get(name) is not None]
-    return float(np.mean(np.array(values, float))) if values else None
+def mean_of(results: Sequence[Result], name: str) -> float | None:
+    values = [value for result in results if (value := diagnostic(name, result.record)) is not None]
+    return float(np.mean(values)) if values else None

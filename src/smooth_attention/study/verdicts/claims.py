@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from smooth_attention.core.names import FIGURE_TITLES
+from smooth_attention.core.records import METRIC_TITLES
 from smooth_attention.study.design.arms import make_arm
 from smooth_attention.study.execution.collect import Result, Study
+from smooth_attention.study.quantities import QUANTITY, Quantity, subtract
 from smooth_attention.study.statistics import LEVEL, Estimate, correct_for_contrasts, estimate_over_folds
 from smooth_attention.study.verdicts.contrasts import pair_arms
 from smooth_attention.study.verdicts.published import TABLE_CLAIMS, Place, Rule, TableClaim, find_place
 from smooth_attention.study.verdicts.retention import are_mixed
 
 Outcome = Literal["holds", "fails", "can't tell", "not tested"]
-Read = Callable[[Mapping[str, Any]], float | None]
 
 FEW = 4  # contrasts that are listed one by one
 CONVENTION = (
@@ -70,87 +70,18 @@ class Part:
     lacks: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """A figure of a run that a claim compares between two arms.
-
-    Attributes:
-        name: for people.
-        sign: 1 where more is claimed, -1 less.
-        read: what the record says; None where it does not.
-        in_points: whether it is shown in hundredths.
-        of_corrupted: whether it is measured on corrupted images.
-    """
-
-    name: str
-    sign: int
-    read: Read
-    in_points: bool = False
-    of_corrupted: bool = False
-
-
-def dig(*path: str) -> Read:
-    """Return a reader of one value in a record, None where anything on the way is missing."""
-
-    def read(record: Mapping[str, Any]) -> float | None:
-        value: Any = record
-        for key in path:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return value
-
-    return read
-
-
-def subtract(first: Read, second: Read) -> Read:
-    def read(record: Mapping[str, Any]) -> float | None:
-        values = first(record), second(record)
-        return None if None in values else values[0] - values[1]  # type: ignore[operator]
-
-    return read
-
-
-def attention_figures(rows: str) -> tuple[Quantity, ...]:
-    return (
-        Quantity("total variation", -1, dig("measures", "attention", rows, "total_variation")),
-        Quantity("autocorrelation", 1, dig("measures", "attention", rows, "autocorrelation")),
-    )
-
-
+SMOOTHED, PLAIN = (
+    tuple(QUANTITY[f"{rows}_{name}"] for name in ("total_variation", "autocorrelation"))
+    for rows in ("smoothed", "plain")
+)
 SMOOTHING = tuple(
-    Quantity(f"{after.name}, after − before smoothing", after.sign, subtract(after.read, before.read))
-    for after, before in zip(attention_figures("smoothed"), attention_figures("plain"), strict=True)
+    replace(after, title=f"{after.title}, after − before smoothing", read=subtract(after.read, before.read))
+    for after, before in zip(SMOOTHED, PLAIN, strict=True)
 )
-MASKS = (
-    Quantity("components of a mask", -1, dig("measures", "masks", "components")),
-    Quantity("perimeter² / area", -1, dig("measures", "masks", "perimeter2_area")),
-)
-OVERFITTING = Quantity(
-    "train − test IoU",
-    -1,
-    subtract(dig("metrics", "train", "per_image", "iou"), dig("metrics", "test", "per_image", "iou")),
-    in_points=True,
-)
-CORRUPTED = ("metrics", "test", "corruptions")
-
-
-def noise_retention(record: Mapping[str, Any]) -> float | None:
-    """Return the share of pooled IoU that noisy images leave, mean over the kinds of noise and severities."""
-    by_name = record["metrics"]["test"].get("corruptions", {}).get("corruptions", {})
-    kept = [value for name, each in by_name.items() if name.endswith("noise") for value in each["retention"]]
-    return float(np.mean(kept)) if kept and None not in kept else None
-
-
-NOISE = Quantity("retention of IoU under noise", 1, noise_retention, in_points=True, of_corrupted=True)
-PERTURBATIONS = tuple(
-    Quantity(
-        f"unchanged pixels under {name}",
-        1,
-        dig(*CORRUPTED, "stability", key, "mask_agreement"),
-        in_points=True,
-        of_corrupted=True,
-    )
-    for key, name in (("noise", "noise of 2 grey levels"), ("shift", "a shift of 1 px"))
-)
+MASKS = (QUANTITY["mask_components"], QUANTITY["mask_perimeter2_area"])
+OVERFITTING = (QUANTITY["train_minus_test_iou"],)
+NOISE = (QUANTITY["noise_retention"],)
+PERTURBATIONS = (QUANTITY["noise_mask_agreement"], QUANTITY["shift_mask_agreement"])
 
 
 def judge_claims(study: Study) -> list[Claim]:
@@ -178,17 +109,17 @@ def judge_general(study: Study, dataset: str, place: Place) -> Iterable[Claim]:
     on_flood, on_any = (place.is_published and (wide or place.dataset == "flood") for wide in (False, True))
     pair = f"with {arm} than with plain attention"
     run_parts: list[tuple[str, str, tuple[str, str | None], tuple[Quantity, ...], bool]] = [
-        ("figures 2-5", f"attention less fragmented {pair}", against, attention_figures("smoothed"), on_flood),
+        ("figures 2-5", f"attention less fragmented {pair}", against, SMOOTHED, on_flood),
         ("figures 2-5", f"attention of {arm} less fragmented after smoothing", (arm, None), SMOOTHING, on_flood),
         ("figures 8/9", f"masks with fewer fragments, less abrupt edges {pair}", against, MASKS, on_flood),
-        ("introduction", f"less overfitting {pair}", against, (OVERFITTING,), on_any),
-        ("introduction", f"less sensitive to noise {pair}", against, (NOISE,), on_any),
+        ("introduction", f"less overfitting {pair}", against, OVERFITTING, on_any),
+        ("introduction", f"less sensitive to noise {pair}", against, NOISE, on_any),
         ("introduction", f"less sensitive to small perturbations {pair}", against, PERTURBATIONS, on_any),
     ]
     if place.dataset == "fish":
         low, high = (make_arm("smooth", {"threshold": t}).name for t in (0.1, 0.9))
         sentence = "attention denser and more even at 0.1 than at 0.9"
-        run_parts.insert(2, ("figures 6/7", sentence, (low, high), attention_figures("smoothed"), place.is_published))
+        run_parts.insert(2, ("figures 6/7", sentence, (low, high), SMOOTHED, place.is_published))
     for source, sentence, (first, second), quantities, is_paper in run_parts:
         parts = [run_part(study, dataset, first, second, quantity) for quantity in quantities]
         if quantities is MASKS:
@@ -214,7 +145,7 @@ def table_parts(study: Study, dataset: str, stated: TableClaim) -> list[Part]:
 def image_part(study: Study, dataset: str, arm: str, reference: str, figure: str) -> Part:
     """Return the difference of a figure per image between two arms, over trainings and images."""
     paired = pair_arms(study, dataset, arm, reference, figure)
-    label = f"{FIGURE_TITLES[figure]} per image, {arm} − {reference}"
+    label = f"{METRIC_TITLES[figure]} per image, {arm} − {reference}"
     if paired is None:
         return Part(label, 1, None, 0, True, lacks=missing_arms(study, dataset, arm, reference))
     return Part(label, 1, paired.estimate(), len(paired.replicates), True)
@@ -222,10 +153,11 @@ def image_part(study: Study, dataset: str, arm: str, reference: str, figure: str
 
 def run_part(study: Study, dataset: str, arm: str, reference: str | None, quantity: Quantity) -> Part:
     """Return the difference of a quantity of the run between two arms (or what one arm has of it), over trainings."""
-    label = f"{quantity.name}, {arm}" + ("" if reference is None else f" − {reference}")
+    in_points = quantity.scale == 100
+    label = f"{quantity.words}, {arm}" + ("" if reference is None else f" − {reference}")
     if quantity.of_corrupted and are_mixed((*study.of(dataset, arm), *study.of(dataset, reference or arm))):
-        missing = f"{quantity.name} of images corrupted in the same way"
-        return Part(label, quantity.sign, None, 0, quantity.in_points, lacks=(missing,))
+        missing = f"{quantity.words} of images corrupted in the same way"
+        return Part(label, quantity.better, None, 0, in_points, lacks=(missing,))
     theirs = {(result.fold, result.seed): result for result in study.of(dataset, reference or arm)}
     rows = []
     for result in study.of(dataset, arm):
@@ -235,8 +167,8 @@ def run_part(study: Study, dataset: str, arm: str, reference: str | None, quanti
         if value is not None and subtracted is not None:
             rows.append((result, value - subtracted))
     estimate = estimate_over_runs(rows, has_folds=study.config.replicates.folds is not None)
-    lacks = () if rows else missing_arms(study, dataset, arm, reference or arm) or (quantity.name,)
-    return Part(label, quantity.sign, estimate, len(rows), quantity.in_points, lacks)
+    lacks = () if rows else missing_arms(study, dataset, arm, reference or arm) or (quantity.words,)
+    return Part(label, quantity.better, estimate, len(rows), in_points, lacks)
 
 
 def missing_arms(study: Study, dataset: str, *arms: str) -> tuple[str, ...]:
@@ -255,8 +187,8 @@ def estimate_over_runs(rows: Sequence[tuple[Result, float]], *, has_folds: bool)
         by_fold: dict[int, list[float]] = {}
         for result, value in rows:
             by_fold.setdefault(result.fold, []).append(value)
-        splits = [result.record["data"]["split"] for result, _ in rows]
-        ratio = float(np.mean([len(split["test"]) / len(split["train"]) for split in splits]))
+        splits = [result.record.data.split for result, _ in rows]
+        ratio = float(np.mean([len(split.test) / len(split.train) for split in splits]))
         return estimate_over_folds(np.array([[np.mean(each)] for each in by_fold.values()]), ratio)
     if len(values) == 1:
         return Estimate(float(values[0]), np.inf, 0.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from smooth_attention.metrics import FIGURES
+from smooth_attention.metrics import PUBLISHED
 from smooth_attention.study.execution.collect import Study
 
 Rule = Literal["all", "any", "flat"]
@@ -76,8 +76,8 @@ TABLE_CLAIMS = (
     TableClaim("fire", "IoU, Dice peak at 0.4", (0.4,), (*EVERY, 2.0), ("iou", "dice")),
     TableClaim("fire", "IoU, Dice better at 0.4 to 0.6 than lower and higher", MIDDLE, (*LOW, *HIGH), ("iou", "dice")),
     TableClaim("fire", "accuracy, recall better with smoothing than at 2.0", EVERY, PLAIN, ("accuracy", "recall")),
-    TableClaim("instruments", "all six figures best at 0.1 to 0.3", LOW, (*MIDDLE, *HIGH, 2.0), FIGURES),
-    TableClaim("instruments", "all six figures peak at 0.2", (0.2,), (*EVERY, 2.0), FIGURES),
+    TableClaim("instruments", "all six figures best at 0.1 to 0.3", LOW, (*MIDDLE, *HIGH, 2.0), PUBLISHED),
+    TableClaim("instruments", "all six figures peak at 0.2", (0.2,), (*EVERY, 2.0), PUBLISHED),
     TableClaim("instruments", "low thresholds cut false positives: precision above 2.0", LOW, PLAIN, ("precision",)),
     TableClaim(
         "flood", "IoU, Dice, precision best at 0.4 to 0.6", MIDDLE, (*LOW, *HIGH, 2.0), ("iou", "dice", "precision")
@@ -90,9 +90,8 @@ TABLE_CLAIMS = (
 
 def find_place(study: Study, dataset: str) -> Place:
     """Return what a dataset is in the paper: itself in its published layout, a stand-in, or nothing."""
-    record = next(result.record for result in study.results if result.dataset == dataset)
-    layout = record["data"].get("layout")
-    if layout in PAPER_TABLES:
-        return Place(layout, is_published=True)
+    data = next(result.record.data for result in study.results if result.dataset == dataset)
+    if data.layout in PAPER_TABLES:
+        return Place(data.layout, is_published=True)
     stands_for = STAND_INS.get(dataset, dataset)
     return Place(stands_for if stands_for in PAPER_TABLES else None, is_published=False)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
+from smooth_attention.core.records import Robustness
 from smooth_attention.study.execution.collect import Result
 
 
@@ -33,19 +33,17 @@ class Retention:
     given: CorruptionSet
 
 
-def robustness_of(result: Result) -> Mapping[str, Any] | None:
-    """Return what was measured on corrupted images; None where none were scored."""
-    found: Mapping[str, Any] | None = result.record["metrics"]["test"].get("corruptions")
-    return found or None
+def robustness_of(results: Iterable[Result]) -> list[Robustness]:
+    """Return what was measured on corrupted images; runs without are left out."""
+    return [found for result in results if (found := result.record.metrics.test.corruptions)]
 
 
 def retention_of(result: Result) -> Retention | None:
     """Return what a run retains; None where no corrupted images were scored."""
-    found = robustness_of(result)
+    found = result.record.metrics.test.corruptions
     if found is None:
         return None
-    given = CorruptionSet(frozenset(found["corruptions"]), tuple(found["severities"]), found["images"])
-    return Retention(found["retention"], given)
+    return Retention(found.retention, CorruptionSet(frozenset(found.corruptions), found.severities, found.images))
 
 
 def are_mixed(results: Iterable[Result]) -> bool:
