@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    from smooth_attention.core.records import Record
 
 # before anything imports the package; an int is a float to a type checker, and here
 jaxtyping.install_import_hook(
@@ -58,7 +61,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished_run(scenes: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def finished_run(scenes: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
     """A run whose block smooths every position and weighs much, and its record."""
     from smooth_attention.runs.config import RunConfig
     from smooth_attention.runs.train import train

@@ -131,7 +131,7 @@ def readout(page: Page) -> str:
 
 def show_wide(page: Page, run: Path) -> str:
     """Show a sample image that is not square, and return its stem."""
-    stems = read_record(run)["data"]["split"]["test"]
+    stems = read_record(run).data.split.test
     stem = next(stem for stem in stems if int(stem.removeprefix("scene")) % 3)  # see write_scenes
     if f"image {stem}" not in readout(page):
         act(page, lambda: choose(page, "#sample", stem))

@@ -105,7 +105,7 @@ def test_server_fetches_nothing_for_a_stranger(served: Served, asked: tuple[str,
 def test_sample_is_one_of_the_list(served: Served, app_runs: dict[str, Path]) -> None:
     person = "lists"  # who has loaded the page has a list
     assert '"success":true' in call(served, "load", person=person)
-    stem = read_record(app_runs["smooth"])["data"]["split"]["test"][-1]
+    stem = read_record(app_runs["smooth"]).data.split.test[-1]
     said = call(served, "sample.input", stem, person=person)
     assert '"success":true' in said
     assert f"image {stem}" in said

@@ -34,7 +34,7 @@ def session(viewer: Viewer) -> Session:
 
 def test_samples_are_the_test_images_with_their_figures(viewer: Viewer, app_runs: dict[str, Path]) -> None:
     record = read_record(app_runs["smooth"])
-    images = {image["stem"]: image["iou"] for image in record["metrics"]["test"]["images"]}
+    images = {image.stem: image.iou for image in record.metrics.test.images}
     assert dict(viewer.open("smooth").samples) == images
     assert f"Test IoU {record['metrics']['test']['pooled']['iou']:.3f} (pooled" in viewer.open("smooth").notes[0]
 

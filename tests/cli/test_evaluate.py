@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from smooth_attention.cli.main import run as run_command
+from smooth_attention.core.records import Record
 from smooth_attention.runs import robustness
 
 
 @pytest.mark.parametrize("mode", ["on", "bypass"])
 def test_corruptions_are_printed_with_their_convention_and_written(
-    finished_run: tuple[Path, dict[str, Any]],
+    finished_run: tuple[Path, Record],
     cache: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -43,7 +44,7 @@ def test_corruptions_are_printed_with_their_convention_and_written(
 
 
 def test_without_the_option_no_image_is_corrupted(
-    finished_run: tuple[Path, dict[str, Any]],
+    finished_run: tuple[Path, Record],
     cache: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

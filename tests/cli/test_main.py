@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from smooth_attention.cli.main import VERBS, main
+from smooth_attention.core.records import Record
 from smooth_attention.data.files import open_image
 
 GOLDEN = Path(__file__).parent / "options.txt"
@@ -138,18 +139,18 @@ def test_config_file_gives_defaults_and_options_win(call: Callable[..., Any], sc
 
 
 def test_evaluate_prints_its_convention_and_writes_json(
-    call: Callable[..., Any], finished_run: tuple[Path, dict[str, Any]], tmp_path: Path
+    call: Callable[..., Any], finished_run: tuple[Path, Record], tmp_path: Path
 ) -> None:
     run, record = finished_run
     status, out, _ = call("evaluate", run, "--gate", "off", "--output", tmp_path / "e.json")
     written = json.loads((tmp_path / "e.json").read_text())
     assert (status, written["mode"]) == (0, "gate_off")
-    assert written["metrics"]["pooled"]["iou"] == pytest.approx(record["metrics"]["test"]["gate_off"]["iou"], abs=1e-3)
+    assert written["metrics"]["pooled"]["iou"] == pytest.approx(record.metrics.test.gate_off.iou, abs=1e-3)
     assert "pooled: counts added over images; per image: mean over images" in " ".join(out.split())
 
 
 def test_predict_and_compare_work_on_their_files(
-    call: Callable[..., Any], finished_run: tuple[Path, dict[str, Any]], scenes: Path, tmp_path: Path
+    call: Callable[..., Any], finished_run: tuple[Path, Record], scenes: Path, tmp_path: Path
 ) -> None:
     run, record = finished_run
     status, out, _ = call("predict", run, scenes / "images", "--output", tmp_path / "masks", "--overlay")
@@ -162,8 +163,8 @@ def test_predict_and_compare_work_on_their_files(
     assert status == 0
     assert "these two networks only" in " ".join(out.split())
     result = json.loads((tmp_path / "c.json").read_text())
-    assert result["a"]["pooled"]["iou"] == pytest.approx(record["metrics"]["test"]["pooled"]["iou"])
-    assert result["num_images"] == len(record["data"]["split"]["test"])
+    assert result["a"]["pooled"]["iou"] == pytest.approx(record.metrics.test.pooled.iou)
+    assert result["num_images"] == len(record.data.split.test)
 
 
 def test_data_check_lists_problems_and_proposes_groups(call: Callable[..., Any], scenes: Path, tmp_path: Path) -> None:

@@ -222,11 +222,11 @@ def test_saved_card_states_the_licence_and_keeps_it(tmp_path):
 def test_card_of_a_run_agrees_with_its_record(finished_run):
     output, record = finished_run
     card = (output / "model" / "README.md").read_text()
-    rows, found = read_rows(card), record["metrics"]["test"]["pooled"]
+    rows, found = read_rows(card), record.metrics.test.pooled.written()
     assert rows["arm"] == "always"
-    assert rows["data"].startswith(f"{record['data']['name']} (")
+    assert rows["data"].startswith(f"{record.data.name} (")
     assert {title: rows[title][0] for title in METRIC_TITLES.values()} == {
         title: "undefined" if found[name] is None else f"{found[name]:.4f}" for name, title in METRIC_TITLES.items()
     }
     assert f'sa.load_model("{output.name}")' in card
-    assert {each.dataset_name for each in parse(card).eval_results} == {record["data"]["name"]}
+    assert {each.dataset_name for each in parse(card).eval_results} == {record.data.name}

@@ -43,19 +43,21 @@ def test_binary_figures_equal_scikit_learn(folders: tuple[Path, Path, Path]) -> 
     a, b, truth = folders
     result = compare(a, b, truth)
     expected = np.concatenate([read(truth, stem).ravel() > 0 for stem in STEMS])
-    for side, folder in (("a", a), ("b", b)):
+    for side, folder, found in (("a", a, result.a), ("b", b, result.b)):
         predicted = np.concatenate([read(folder, stem).ravel() > 0 for stem in STEMS])
-        assert result[side]["pooled"]["iou"] == pytest.approx(oracle.jaccard_score(expected, predicted))
-        assert result[side]["pooled"]["f1"] == pytest.approx(oracle.f1_score(expected, predicted))
+        assert found.pooled.iou == pytest.approx(oracle.jaccard_score(expected, predicted))
+        assert found.pooled.f1 == pytest.approx(oracle.f1_score(expected, predicted))
         by_image = [oracle.jaccard_score(read(truth, s).ravel() > 0, read(folder, s).ravel() > 0) for s in STEMS]
-        assert result[side]["per_image"]["iou"] == pytest.approx(np.mean(by_image))
-        assert [image[f"{side}_iou"] for image in result["images"]] == pytest.approx(by_image)
-    for convention in ("pooled", "per_image"):
-        for figure, difference in result["differences"][convention].items():
-            said = result["b"][convention][figure] - result["a"][convention][figure]
-            assert difference["difference"] == pytest.approx(said)
-            assert difference["low"] <= difference["difference"] <= difference["high"]
-    assert "these two networks only" in result["convention"]
+        assert found.per_image.iou == pytest.approx(np.mean(by_image))
+        assert [getattr(image, f"{side}_iou") for image in result.images] == pytest.approx(by_image)
+    for found, ours, theirs in (
+        (result.differences.pooled, result.b.pooled, result.a.pooled),
+        (result.differences.per_image, result.b.per_image, result.a.per_image),
+    ):
+        for metric, each in found.items():
+            assert each.difference == pytest.approx(getattr(ours, metric) - getattr(theirs, metric))
+            assert each.low <= each.difference <= each.high
+    assert "these two networks only" in result.convention
 
 
 def test_class_figures_equal_scikit_learn(tmp_path: Path) -> None:
@@ -66,25 +68,27 @@ def test_class_figures_equal_scikit_learn(tmp_path: Path) -> None:
     expected = np.concatenate([read(truth, stem).ravel() for stem in STEMS])
     predicted = np.concatenate([read(a, stem).ravel() for stem in STEMS])
     scores = oracle.jaccard_score(expected, predicted, average=None)
-    assert [result["a"]["pooled"]["classes"][name]["iou"] for name in "abcd"] == pytest.approx(list(scores))
-    assert result["a"]["pooled"]["iou"] == pytest.approx(scores.mean())
-    said = result["b"]["pooled"]["iou"] - result["a"]["pooled"]["iou"]
-    assert result["differences"]["pooled"]["iou"]["difference"] == pytest.approx(said)
+    assert [result.a.pooled.classes[name].iou for name in "abcd"] == pytest.approx(list(scores))
+    assert result.a.pooled.iou == pytest.approx(scores.mean())
+    said = result.b.pooled.iou - result.a.pooled.iou
+    assert result.differences.pooled["iou"].difference == pytest.approx(said)
 
 
 def test_groups_are_resampled_whole(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
     a, b, truth = folders
-    assert compare(a, b, truth)["num_groups"] == 4
+    assert compare(a, b, truth).num_groups == 4
     (tmp_path / "one.csv").write_text("stem,group\n" + "\n".join(f"{stem},all" for stem in STEMS))
     result = compare(a, b, truth, groups=tmp_path / "one.csv")
-    assert result["num_groups"] == 1
-    assert result["differences"]["pooled"]["iou"]["low"] is None
+    assert result.num_groups == 1
+    assert result.differences.pooled["iou"].low is None
 
 
 def test_equal_masks_differ_by_nothing(folders: tuple[Path, Path, Path]) -> None:
     a, _, truth = folders
-    result = compare(a, a, truth)["differences"]
-    assert {tuple(d.values()) for by in result.values() for d in by.values()} == {(0.0, 0.0, 0.0)}
+    result = compare(a, a, truth).differences
+    assert {(d.difference, d.low, d.high) for by in (result.pooled, result.per_image) for d in by.values()} == {
+        (0.0, 0.0, 0.0)
+    }
 
 
 def test_runs_and_folders_mix(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
@@ -93,14 +97,14 @@ def test_runs_and_folders_mix(folders: tuple[Path, Path, Path], tmp_path: Path) 
     with pytest.raises(DataError, match="is a run without predictions"):
         compare(tmp_path / "run", b, truth)
     a.rename(tmp_path / "run" / "predictions")
-    assert compare(tmp_path / "run", b, truth)["num_images"] == 9
+    assert compare(tmp_path / "run", b, truth).num_images == 9
 
 
 def test_missing_masks_are_left_out_by_name(folders: tuple[Path, Path, Path]) -> None:
     a, b, truth = folders
     (b / "im3.png").unlink()
     result = compare(a, b, truth)
-    assert (result["num_images"], result["left_out"]) == (8, ["im3"])
+    assert (result.num_images, result.left_out) == (8, ("im3",))
 
 
 def test_bad_folders_are_named(

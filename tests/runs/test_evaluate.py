@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import pytest
 import torch
 from sklearn import metrics as oracle
 
-from record_files import write_values
 from smooth_attention.core.errors import ConfigError
+from smooth_attention.core.records import Record, write_record
 from smooth_attention.data.files import open_image
 from smooth_attention.data.folder import FolderSource
 from smooth_attention.models import block_mode, load_model
@@ -37,60 +38,58 @@ def masks_of(run: Path, data: Path, stems: list[str]) -> tuple[np.ndarray, np.nd
 
 
 def test_pooled_figures_equal_scikit_learn_on_the_written_masks(
-    finished_run: tuple[Path, dict[str, Any]], scenes: Path
+    finished_run: tuple[Path, Record], scenes: Path
 ) -> None:
     run, record = finished_run
-    predicted, truth = masks_of(run, scenes, record["data"]["split"]["test"])
-    pooled = record["metrics"]["test"]["pooled"]
-    assert pooled["iou"] == pytest.approx(oracle.jaccard_score(truth, predicted))
-    assert pooled["dice"] == pytest.approx(oracle.f1_score(truth, predicted))
-    assert pooled["accuracy"] == pytest.approx(oracle.accuracy_score(truth, predicted))
-    assert pooled["precision"] == pytest.approx(oracle.precision_score(truth, predicted))
-    assert pooled["recall"] == pytest.approx(oracle.recall_score(truth, predicted))
+    predicted, truth = masks_of(run, scenes, record.data.split.test)
+    pooled = record.metrics.test.pooled
+    assert pooled.iou == pytest.approx(oracle.jaccard_score(truth, predicted))
+    assert pooled.dice == pytest.approx(oracle.f1_score(truth, predicted))
+    assert pooled.accuracy == pytest.approx(oracle.accuracy_score(truth, predicted))
+    assert pooled.precision == pytest.approx(oracle.precision_score(truth, predicted))
+    assert pooled.recall == pytest.approx(oracle.recall_score(truth, predicted))
 
 
-def test_evaluate_again_gives_the_records_figures(finished_run: tuple[Path, dict[str, Any]], cache: Path) -> None:
+def test_evaluate_again_gives_the_records_figures(finished_run: tuple[Path, Record], cache: Path) -> None:
     run, record = finished_run
-    again = evaluate_run(run, split="test", mode="on", cache=cache)["metrics"]
-    assert again["pooled"]["iou"] == pytest.approx(record["metrics"]["test"]["pooled"]["iou"], abs=1e-6)
-    assert again["gate_off"] == pytest.approx(record["metrics"]["test"]["gate_off"], abs=1e-6)
+    again = evaluate_run(run, split="test", mode="on", cache=cache).metrics
+    assert again.pooled.iou == pytest.approx(record.metrics.test.pooled.iou, abs=1e-6)
+    assert again.gate_off.written() == pytest.approx(record.metrics.test.gate_off.written(), abs=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["gate_off", "bypass"])
 def test_switched_figures_are_those_of_the_switched_network(
-    finished_run: tuple[Path, dict[str, Any]], scenes: Path, cache: Path, mode: Any
+    finished_run: tuple[Path, Record], scenes: Path, cache: Path, mode: Any
 ) -> None:
     run, record = finished_run
-    stems = record["data"]["split"]["test"]
+    stems = record.data.split.test
     net = load_model(run)
     with block_mode(net, mode):
         switched = np.concatenate([predict(net, scenes / "images" / f"{stem}.png").ravel() for stem in stems])
     before, truth = masks_of(run, scenes, stems)
-    said = record["metrics"]["test"][mode]
-    assert said["changed_pixels"] == pytest.approx(np.mean(switched != before), abs=1e-3)
-    assert said["iou"] == pytest.approx(oracle.jaccard_score(truth, switched), abs=1e-3)
-    again = evaluate_run(run, split="test", mode=mode, cache=cache)["metrics"]
-    assert again["pooled"]["iou"] == pytest.approx(said["iou"])
+    said = getattr(record.metrics.test, mode)
+    assert said.changed_pixels == pytest.approx(np.mean(switched != before), abs=1e-3)
+    assert said.iou == pytest.approx(oracle.jaccard_score(truth, switched), abs=1e-3)
+    again = evaluate_run(run, split="test", mode=mode, cache=cache).metrics
+    assert again.pooled.iou == pytest.approx(said.iou)
 
 
-def test_other_parts_of_the_split_can_be_evaluated(finished_run: tuple[Path, dict[str, Any]], cache: Path) -> None:
+def test_other_parts_of_the_split_can_be_evaluated(finished_run: tuple[Path, Record], cache: Path) -> None:
     run, record = finished_run
-    images = evaluate_run(run, split="val", mode="on", cache=cache)["metrics"]["images"]
-    assert [image["stem"] for image in images] == list(record.data.split.val)
+    images = evaluate_run(run, split="val", mode="on", cache=cache).metrics.images
+    assert [image.stem for image in images] == list(record.data.split.val)
 
 
-def test_unfinished_run_is_refused(finished_run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path) -> None:
+def test_unfinished_run_is_refused(finished_run: tuple[Path, Record], cache: Path, tmp_path: Path) -> None:
     _, record = finished_run
-    write_values(tmp_path, {**record, "status": "running"})
+    write_record(tmp_path, replace(record, status="running"))
     with pytest.raises(ConfigError, match="is running, not done"):
         evaluate_run(tmp_path, split="test", mode="on", cache=cache)
 
 
-def test_run_whose_data_changed_is_refused(
-    finished_run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path
-) -> None:
+def test_run_whose_data_changed_is_refused(finished_run: tuple[Path, Record], cache: Path, tmp_path: Path) -> None:
     _, record = finished_run
-    write_values(tmp_path, {**record, "data": {**record["data"], "fingerprint": "another"}})
+    write_record(tmp_path, replace(record, data=replace(record.data, fingerprint="another")))
     with pytest.raises(ConfigError, match="the data of scenes changed since"):
         evaluate_run(tmp_path, split="test", mode="on", cache=cache)
 
@@ -123,12 +122,12 @@ def test_labels_class_by_class_are_those_of_all_at_once(num_logits: int, size: t
 
 
 def test_gate_off_is_refused_where_there_is_no_gate(
-    finished_run: tuple[Path, dict[str, Any]], cache: Path, tmp_path: Path
+    finished_run: tuple[Path, Record], cache: Path, tmp_path: Path
 ) -> None:
     from smooth_attention import PaperUNet
 
     run, record = finished_run
-    write_values(tmp_path, {**record, "config": {**record["config"], "arm": "none", "threshold": None}})
+    write_record(tmp_path, replace(record, config={**record.config, "arm": "none", "threshold": None}))
     PaperUNet(None, block="none").save_pretrained(tmp_path / "model")
     with pytest.raises(ConfigError, match="arm 'none', which has no gate that smooths to switch off"):
         evaluate_run(tmp_path, split="test", mode="gate_off", cache=cache)
@@ -138,13 +137,13 @@ def test_gate_off_is_refused_where_there_is_no_gate(
 
 
 def test_scoring_decodes_no_image(
-    finished_run: tuple[Path, dict[str, Any]], cache: Path, monkeypatch: pytest.MonkeyPatch
+    finished_run: tuple[Path, Record], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, record = finished_run
     opened = open_run(run, cache=cache)
-    stems = record["data"]["split"]["test"][:2]
+    stems = record.data.split.test[:2]
     monkeypatch.setattr(FolderSource, "load", None)
-    assert evaluate_network(opened.net, opened.source, stems, opened.pairs)["pooled"]["iou"] > 0
-    assert score_iou(opened.net, opened.source, stems, opened.pairs)["num_images"] == 2
+    assert evaluate_network(opened.net, opened.source, stems, opened.pairs).pooled.iou > 0
+    assert score_iou(opened.net, opened.source, stems, opened.pairs).num_images == 2
     once = {"severities": [1], "corruptions": ["brightness"]}
-    assert measure_robustness(opened.net, opened.source, stems, opened.pairs, **once)["images"] == 2
+    assert measure_robustness(opened.net, opened.source, stems, opened.pairs, **once).images == 2

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +13,10 @@ import torch
 from scipy import ndimage
 from sklearn import metrics as oracle
 
-from record_files import read_values, write_values
+from record_files import read_values
 from smooth_attention import PaperUNet
 from smooth_attention.core.errors import ConfigError, DataError
-from smooth_attention.core.records import read_record
+from smooth_attention.core.records import Record, read_record, write_record
 from smooth_attention.data.files import open_image
 from smooth_attention.metrics.shape import autocorrelation, perimeter2_area, total_variation
 from smooth_attention.models.blocks import SmoothAttention
@@ -35,12 +34,12 @@ def copy_run(run: Path, copy: Path) -> Path:
 
 
 @pytest.fixture
-def run(finished_run: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
+def run(finished_run: tuple[Path, Record], tmp_path: Path) -> Path:
     return copy_run(finished_run[0], tmp_path / "run")
 
 
 @pytest.fixture(scope="module")
-def measured(finished_run: tuple[Path, dict[str, Any]], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def measured(finished_run: tuple[Path, Record], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = copy_run(finished_run[0], tmp_path_factory.mktemp("measured") / "run")
     measure_run(run, cache=cache)
     return run
@@ -48,23 +47,23 @@ def measured(finished_run: tuple[Path, dict[str, Any]], cache: Path, tmp_path_fa
 
 def test_training_iou_is_that_of_the_whole_evaluation(measured: Path, cache: Path) -> None:
     found = read_values(measured)["metrics"]["train"]
-    whole = evaluate_run(measured, split="train", mode="on", cache=cache)["metrics"]
+    whole = evaluate_run(measured, split="train", mode="on", cache=cache).metrics
     assert found == {
-        "pooled": {"iou": pytest.approx(whole["pooled"]["iou"])},
-        "per_image": {"iou": pytest.approx(whole["per_image"]["iou"])},
-        "num_images": len(read_record(measured)["data"]["split"]["train"]),
+        "pooled": {"iou": pytest.approx(whole.pooled.iou)},
+        "per_image": {"iou": pytest.approx(whole.per_image.iou)},
+        "num_images": len(read_record(measured).data.split.train),
     }
-    assert whole["pooled"]["iou"] != pytest.approx(whole["per_image"]["iou"])
+    assert whole.pooled.iou != pytest.approx(whole.per_image.iou)
 
 
 def test_masks_are_those_written(measured: Path) -> None:
     record = read_record(measured)
     components, ratios = [], []
-    for stem in record["data"]["split"]["test"]:
+    for stem in record.data.split.test:
         mask = np.asarray(open_image(measured / "predictions" / f"{stem}.png")) > 0
         components.append(ndimage.label(mask, np.ones((3, 3)))[1])
         ratios.append(perimeter2_area(mask))
-    assert dict(record["measures"]["masks"]) == {
+    assert record.measures.masks.written() == {
         "components": pytest.approx(np.mean(components)),
         "perimeter2_area": pytest.approx(np.nanmean(ratios)),
         "images": len(components),
@@ -72,19 +71,16 @@ def test_masks_are_those_written(measured: Path) -> None:
 
 
 def test_always_smooth_attention_is_smoother(measured: Path) -> None:
-    figures = read_record(measured)["measures"]["attention"]
-    assert figures["smoothed"]["total_variation"] < figures["plain"]["total_variation"]
-    assert figures["smoothed"]["autocorrelation"] > figures["plain"]["autocorrelation"]
+    figures = read_record(measured).measures.attention
+    assert figures.smoothed.total_variation < figures.plain.total_variation
+    assert figures.smoothed.autocorrelation > figures.plain.autocorrelation
 
 
-def test_rest_of_the_record_stays(measured: Path, finished_run: tuple[Path, dict[str, Any]]) -> None:
+def test_rest_of_the_record_stays(measured: Path, finished_run: tuple[Path, Record]) -> None:
     record, before = read_record(measured), finished_run[1]
-    assert set(record) - set(before) == {"measures"}
-    assert set(record["metrics"]) - set(before["metrics"]) == {"train"}
-    for name in before:
-        if name != "metrics":
-            assert record[name] == before[name]
-    assert record["metrics"]["test"] == before["metrics"]["test"]
+    assert (before.measures, before.metrics.train) == (None, None)
+    assert None not in (record.measures, record.metrics.train)
+    assert replace(record, measures=None, metrics=replace(record.metrics, train=None)) == before
 
 
 def test_second_call_changes_nothing_and_needs_no_model(measured: Path, cache: Path, tmp_path: Path) -> None:
@@ -102,7 +98,7 @@ def test_two_measurements_are_equal_bytes(measured: Path, run: Path, cache: Path
 
 def test_corruptions_are_added_when_asked_for(measured: Path, cache: Path, tmp_path: Path) -> None:
     run = shutil.copytree(measured, tmp_path / "run")
-    assert "corruptions" not in measure_run(run, cache=cache)["metrics"]["test"]
+    assert measure_run(run, cache=cache).metrics.test.corruptions is None
     record = measure_run(run, cache=cache, corruptions=True)
     test = record.metrics.test
     assert test.corruptions is not None
@@ -116,9 +112,9 @@ def test_run_without_attention_has_none(scenes: Path, cache: Path, tmp_path: Pat
         data=str(scenes), network="paper", encoder_weights="none", image_size=64, epochs=1, batch_size=4, arm="blur"
     )
     train(config, tmp_path / "blur", cache=cache)
-    measures = measure_run(tmp_path / "blur", cache=cache)["measures"]
-    assert measures["attention"] is None
-    assert measures["masks"]["images"] > 0
+    measures = measure_run(tmp_path / "blur", cache=cache).measures
+    assert measures.attention is None
+    assert measures.masks.images > 0
 
 
 def test_classes_are_measured_one_by_one(write_scenes: Callable[..., Path], cache: Path, tmp_path: Path) -> None:
@@ -129,10 +125,10 @@ def test_classes_are_measured_one_by_one(write_scenes: Callable[..., Path], cach
     )  # fmt: skip
     train(config, tmp_path / "kinds", cache=cache)
     record = measure_run(tmp_path / "kinds", cache=cache)
-    whole = evaluate_run(tmp_path / "kinds", split="train", mode="on", cache=cache)["metrics"]
-    assert record["metrics"]["train"]["pooled"]["iou"] == pytest.approx(whole["pooled"]["iou"])
-    assert record["metrics"]["train"]["per_image"]["iou"] == pytest.approx(whole["per_image"]["iou"])
-    assert record["measures"]["masks"]["components"] >= 1
+    whole = evaluate_run(tmp_path / "kinds", split="train", mode="on", cache=cache).metrics
+    assert record.metrics.train.pooled.iou == pytest.approx(whole.pooled.iou)
+    assert record.metrics.train.per_image.iou == pytest.approx(whole.per_image.iou)
+    assert record.measures.masks.components >= 1
 
 
 def test_mask_figures_are_means_over_classes_then_images(tmp_path: Path) -> None:
@@ -145,9 +141,9 @@ def test_mask_figures_are_means_over_classes_then_images(tmp_path: Path) -> None
         write_bytes(tmp_path / f"{index}.png", encode_mask(each, ("ground", "a", "b")))
     files = [tmp_path / "0.png", tmp_path / "1.png"]
     figures = measure_masks(files, ("ground", "a", "b"))
-    assert figures["components"] == pytest.approx(np.mean([np.mean([1, 2]), 1]))
+    assert figures.components == pytest.approx(np.mean([np.mean([1, 2]), 1]))
     by_image = [[perimeter2_area(labels[0] == label) for label in (0, 2)], [perimeter2_area(labels[1] == 0)]]
-    assert figures["perimeter2_area"] == pytest.approx(np.mean([np.mean(each) for each in by_image]))
+    assert figures.perimeter2_area == pytest.approx(np.mean([np.mean(each) for each in by_image]))
 
 
 def test_empty_predictions_count_as_no_component(tmp_path: Path) -> None:
@@ -157,8 +153,8 @@ def test_empty_predictions_count_as_no_component(tmp_path: Path) -> None:
     write_bytes(tmp_path / "empty.png", encode_mask(np.zeros((5, 5), np.uint8), None))
     write_bytes(tmp_path / "full.png", encode_mask(np.ones((5, 5), np.uint8), None))
     figures = measure_masks([tmp_path / "empty.png", tmp_path / "full.png"], None)
-    assert figures["components"] == 0.5
-    assert figures["perimeter2_area"] == pytest.approx(perimeter2_area(np.ones((5, 5), bool)))
+    assert figures.components == 0.5
+    assert figures.perimeter2_area == pytest.approx(perimeter2_area(np.ones((5, 5), bool)))
 
 
 @pytest.mark.parametrize("options", [{"threshold": 0.1}, {}], ids=str)
@@ -208,9 +204,9 @@ def test_attention_figures_are_means_over_images_and_positions(run: Path, cache:
     from smooth_attention.models.diagnostics import captured_inputs
 
     record = read_record(run)
-    source = open_source(record["config"]["data"])
+    source = open_source(record.config["data"])
     pairs = cached_pairs(source, image_size=128, directory=cache)
-    net, stems = load_model(run), record["data"]["split"]["test"]
+    net, stems = load_model(run), record.data.split.test
     figures = measure_attention(net, stems, pairs)
     assert figures is not None
     images = torch.from_numpy(np.stack([pairs.images[pairs.index[stem]] for stem in stems])).permute(0, 3, 1, 2)
@@ -221,8 +217,8 @@ def test_attention_figures_are_means_over_images_and_positions(run: Path, cache:
     with torch.no_grad():
         maps = attention_maps(block, x)
     for name, values in maps.items():
-        assert figures[name]["total_variation"] == pytest.approx(total_variation(values).mean(), rel=1e-4)
-        assert figures[name]["autocorrelation"] == pytest.approx(np.nanmean(autocorrelation(values)), rel=1e-4)
+        assert getattr(figures, name).total_variation == pytest.approx(total_variation(values).mean(), rel=1e-4)
+        assert getattr(figures, name).autocorrelation == pytest.approx(np.nanmean(autocorrelation(values)), rel=1e-4)
 
 
 def test_networks_without_attention_have_no_maps() -> None:
@@ -230,24 +226,24 @@ def test_networks_without_attention_have_no_maps() -> None:
 
 
 def test_unfinished_run_is_refused(run: Path, cache: Path) -> None:
-    write_values(run, {**read_record(run), "status": "failed"})
+    write_record(run, replace(read_record(run), status="failed"))
     with pytest.raises(ConfigError, match="is failed, not done"):
         measure_run(run, cache=cache)
 
 
 def test_run_whose_data_changed_is_refused(run: Path, cache: Path) -> None:
     record = read_record(run)
-    write_values(run, {**record, "data": {**record["data"], "fingerprint": "another"}})
+    write_record(run, replace(record, data=replace(record.data, fingerprint="another")))
     with pytest.raises(ConfigError, match="the data of scenes changed since"):
         measure_run(run, cache=cache)
 
 
 def test_missing_predictions_are_named(run: Path, cache: Path) -> None:
-    stem = read_record(run)["data"]["split"]["test"][0]
+    stem = read_record(run).data.split.test[0]
     (run / "predictions" / f"{stem}.png").unlink()
     with pytest.raises(DataError, match=f"{stem}.png"):
         measure_run(run, cache=cache)
-    assert "measures" not in read_record(run)
+    assert read_record(run).measures is None
 
 
 def test_pooled_training_iou_is_scikit_learns(measured: Path, scenes: Path, cache: Path, tmp_path: Path) -> None:
@@ -255,9 +251,7 @@ def test_pooled_training_iou_is_scikit_learns(measured: Path, scenes: Path, cach
     from smooth_attention.runs.predict import predict
 
     record, net = read_record(measured), load_model(measured)
-    stems = record["data"]["split"]["train"]
+    stems = record.data.split.train
     predicted = np.concatenate([predict(net, scenes / "images" / f"{stem}.png").ravel() for stem in stems])
     truth = np.concatenate([np.asarray(open_image(scenes / "masks" / f"{stem}.png")).ravel() > 0 for stem in stems])
-    assert record["metrics"]["train"]["pooled"]["iou"] == pytest.approx(
-        oracle.jaccard_score(truth, predicted), abs=1e-3
-    )
+    assert record.metrics.train.pooled.iou == pytest.approx(oracle.jaccard_score(truth, predicted), abs=1e-3)

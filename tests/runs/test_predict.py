@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from smooth_attention.core.errors import DataError, ShapeError
+from smooth_attention.core.records import Record
 from smooth_attention.data.files import open_image
 from smooth_attention.models import PaperUNet, Preprocessing, load_model
 from smooth_attention.runs.predict import list_images, predict, predict_files
@@ -16,7 +16,7 @@ from smooth_attention.viz.colours import palette
 
 
 def test_masks_have_the_images_sizes_and_are_0_or_255(
-    finished_run: tuple[Path, dict[str, Any]], scenes: Path, tmp_path: Path
+    finished_run: tuple[Path, Record], scenes: Path, tmp_path: Path
 ) -> None:
     net = load_model(finished_run[0])
     written = predict_files(net, [scenes / "images"], tmp_path / "out", with_probabilities=True, with_overlay=True)
@@ -30,10 +30,10 @@ def test_masks_have_the_images_sizes_and_are_0_or_255(
         assert open_image(path.with_name(f"{path.stem}_overlay.png")).size == image.size
 
 
-def test_masks_of_the_test_part_are_those_in_the_run(finished_run: tuple[Path, dict[str, Any]], scenes: Path) -> None:
+def test_masks_of_the_test_part_are_those_in_the_run(finished_run: tuple[Path, Record], scenes: Path) -> None:
     run, record = finished_run
     net = load_model(run)
-    for stem in record["data"]["split"]["test"]:
+    for stem in record.data.split.test:
         expected = np.asarray(open_image(run / "predictions" / f"{stem}.png"))
         again = predict(net, scenes / "images" / f"{stem}.png")
         assert np.mean(255 * again != expected) < 1e-3  # a batch rounds otherwise than a single image
@@ -50,7 +50,7 @@ def test_classes_become_palette_pngs_of_indices(scenes: Path, tmp_path: Path, na
     np.testing.assert_array_equal(np.reshape(mask.getpalette(), (-1, 3))[:3], palette(3)[:3])
 
 
-def test_array_and_path_agree(finished_run: tuple[Path, dict[str, Any]], scenes: Path) -> None:
+def test_array_and_path_agree(finished_run: tuple[Path, Record], scenes: Path) -> None:
     net = load_model(finished_run[0])
     path = scenes / "images" / "scene02.png"
     np.testing.assert_array_equal(predict(net, path), predict(net, np.asarray(open_image(path))))
@@ -62,7 +62,7 @@ def test_arrays_that_are_no_rgb_image_are_refused(image: np.ndarray) -> None:
         predict(PaperUNet(None), image)
 
 
-def test_images_are_never_overwritten(finished_run: tuple[Path, dict[str, Any]], scenes: Path) -> None:
+def test_images_are_never_overwritten(finished_run: tuple[Path, Record], scenes: Path) -> None:
     net = load_model(finished_run[0])
     before = (scenes / "images" / "scene00.png").read_bytes()
     with pytest.raises(DataError, match="would be written beside"):

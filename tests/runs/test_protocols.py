@@ -14,6 +14,7 @@ from PIL import Image
 
 from miniatures import WRITERS, save_image
 from smooth_attention.core.errors import ConfigError, DataError, DataWarning
+from smooth_attention.core.records import Epochs, Record
 from smooth_attention.data.files import open_image
 from smooth_attention.data.opening import open_source
 from smooth_attention.metrics import PUBLISHED, paper_batch_figures
@@ -27,7 +28,7 @@ SMALL: dict[str, Any] = {"protocol": "paper", "encoder_weights": "none", "image_
 
 
 @pytest.fixture(scope="module")
-def paper_run(scenes: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def paper_run(scenes: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
     output = tmp_path_factory.mktemp("runs") / "paper"
     return output, train(RunConfig(data=str(scenes), **SMALL), output, cache=cache)
 
@@ -71,11 +72,11 @@ def test_what_the_paper_does_not_do_is_refused(values: dict[str, Any], sentence:
 
 
 def test_last_epochs_figures_are_those_of_the_saved_model_by_the_rules(
-    paper_run: tuple[Path, dict[str, Any]], scenes: Path
+    paper_run: tuple[Path, Record], scenes: Path
 ) -> None:
     output, record = paper_run
     net = load_model(output)
-    stems = record["data"]["split"]["test"]
+    stems = record.data.split.test
     images = [
         np.asarray(open_image(scenes / "images" / f"{s}.png").resize((64, 64), Image.Resampling.BILINEAR))
         for s in stems
@@ -84,39 +85,39 @@ def test_last_epochs_figures_are_those_of_the_saved_model_by_the_rules(
         logits = net(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255)[:, 0]
     targets = np.stack([soft_mask(scenes / "masks" / f"{stem}.png") for stem in stems])
     expected = paper_batch_figures((logits.sigmoid() > 0.5).numpy(), targets)
-    last = record["metrics"]["paper"]["last"]
-    assert last["epoch"] == 2
-    assert {name: last[name] for name in PUBLISHED} == pytest.approx(
+    last = record.metrics.paper.last
+    assert last.epoch == 2
+    assert {name: getattr(last, name) for name in PUBLISHED} == pytest.approx(
         {name: expected[name] for name in PUBLISHED}, abs=1e-3
     )
 
 
-def test_ceiling_is_that_of_the_soft_masks(paper_run: tuple[Path, dict[str, Any]], scenes: Path) -> None:
+def test_ceiling_is_that_of_the_soft_masks(paper_run: tuple[Path, Record], scenes: Path) -> None:
     _, record = paper_run
-    targets = np.stack([soft_mask(scenes / "masks" / f"{stem}.png") for stem in record["data"]["split"]["test"]])
+    targets = np.stack([soft_mask(scenes / "masks" / f"{stem}.png") for stem in record.data.split.test])
     expected = paper_batch_figures(targets > 0.5, targets)
-    assert record["metrics"]["paper"]["ceiling"] == pytest.approx({name: expected[name] for name in PUBLISHED})
-    assert record["metrics"]["paper"]["ceiling"]["precision"] < 1
+    assert record.metrics.paper.ceiling.written() == pytest.approx({name: expected[name] for name in PUBLISHED})
+    assert record.metrics.paper.ceiling.precision < 1
 
 
-def test_best_epoch_is_the_best_on_test_and_says_so(paper_run: tuple[Path, dict[str, Any]]) -> None:
+def test_best_epoch_is_the_best_on_test_and_says_so(paper_run: tuple[Path, Record]) -> None:
     output, record = paper_run
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    best = record["metrics"]["paper"]["best_test"]
-    assert best["iou"] == max(line["test_iou"] for line in lines) == lines[best["epoch"]]["test_iou"]
-    assert record["epoch"] == {"chosen": 2, "chosen_by": "the last epoch", "last": 2}
+    best = record.metrics.paper.best_test
+    assert best.iou == max(line["test_iou"] for line in lines) == lines[best.epoch]["test_iou"]
+    assert record.epoch == Epochs(chosen=2, chosen_by="the last epoch", last=2)
 
 
-def test_record_holds_both_protocols_and_no_validation(paper_run: tuple[Path, dict[str, Any]]) -> None:
+def test_record_holds_both_protocols_and_no_validation(paper_run: tuple[Path, Record]) -> None:
     _, record = paper_run
-    assert record["metrics"].keys() == {"test", "paper"}
-    assert {"pooled", "per_image", "gate_off", "bypass"} <= record["metrics"]["test"].keys()
-    parts = record["data"]["split"]
-    assert (len(parts["train"]), parts["val"], len(parts["test"])) == (10, [], 2)
-    assert record["replicate"]["folds"] is None
+    assert record.metrics.written().keys() == {"test", "paper"}
+    assert {"pooled", "per_image", "gate_off", "bypass"} <= record.metrics.test.written().keys()
+    parts = record.data.split
+    assert (len(parts.train), parts.val, len(parts.test)) == (10, (), 2)
+    assert record.replicate.folds is None
 
 
-def test_images_are_not_normalised(paper_run: tuple[Path, dict[str, Any]]) -> None:
+def test_images_are_not_normalised(paper_run: tuple[Path, Record]) -> None:
     preprocessing = load_model(paper_run[0]).preprocessing
     assert (preprocessing.mean, preprocessing.std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
@@ -146,17 +147,17 @@ def test_every_published_layout_trains_by_both_protocols(layout: str, cache: Pat
     WRITERS[layout](tmp_path / "data", save_image)
     settings = {"data": str(tmp_path / "data"), "encoder_weights": "none", "image_size": 64, "epochs": 1}
     record = train(RunConfig(protocol="paper", **settings), tmp_path / "paper", cache=cache)
-    assert record["data"]["name"] == layout
-    assert record["metrics"]["paper"].keys() == {"convention", "best_test", "last", "ceiling"}
+    assert record.data.name == layout
+    assert record.metrics.paper.written().keys() == {"convention", "best_test", "last", "ceiling"}
     source = open_source(tmp_path / "data")
     if layout == "flood":
-        assert tuple(record["data"]["split"]["test"]) == source.given_splits["test"]
+        assert tuple(record.data.split.test) == source.given_splits["test"]
     else:
-        assert len(record["data"]["split"]["test"]) == round(0.2 * len(source.stems))
+        assert len(record.data.split.test) == round(0.2 * len(source.stems))
     record = train(
         RunConfig(protocol="standard", network="paper", batch_size=2, **settings), tmp_path / "standard", cache=cache
     )
-    assert set(source.given_splits.get("test", ())) <= set(record["data"]["split"]["test"])
+    assert set(source.given_splits.get("test", ())) <= set(record.data.split.test)
 
 
 def test_groups_in_both_parts_are_warned_of(write_scenes: Callable[..., Path], cache: Path, tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from smooth_attention import create_model, load_model, ops
 from smooth_attention.core.errors import DataError, OptionError
-from smooth_attention.core.files import write_json
+from smooth_attention.core.files import plain, write_json
+from smooth_attention.core.parts import read_part
+from smooth_attention.core.records import Record, Robustness
 from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.cache import CachedPairs, cached_pairs
 from smooth_attention.data.corruptions import corrupt
@@ -73,48 +75,48 @@ def pairs(source: Source, cache: Path) -> CachedPairs:
 
 
 @pytest.fixture(scope="module")
-def chosen_stems(finished_run: tuple[Path, dict[str, Any]]) -> list[str]:
-    return finished_run[1]["data"]["split"]["test"]
+def chosen_stems(finished_run: tuple[Path, Record]) -> tuple[str, ...]:
+    return finished_run[1].data.split.test
 
 
 @pytest.fixture(scope="module")
 def measured(
-    finished_run: tuple[Path, dict[str, Any]], source: Source, pairs: CachedPairs, chosen_stems: list[str]
-) -> dict[str, Any]:
+    finished_run: tuple[Path, Record], source: Source, pairs: CachedPairs, chosen_stems: tuple[str, ...]
+) -> Robustness:
     return measure_robustness(load_model(finished_run[0]), source, chosen_stems, pairs, **FEW)
 
 
 def test_clean_figures_are_those_of_evaluation(
-    finished_run: tuple[Path, dict[str, Any]], cache: Path, measured: dict[str, Any], chosen_stems: list[str]
+    finished_run: tuple[Path, Record], cache: Path, measured: Robustness, chosen_stems: tuple[str, ...]
 ) -> None:
-    metrics = evaluate_run(finished_run[0], split="test", mode="on", cache=cache)["metrics"]
-    assert metrics["pooled"]["iou"] > 0
-    assert measured["clean"]["iou"] == pytest.approx(metrics["pooled"]["iou"])
-    assert measured["clean"]["iou_per_image"] == pytest.approx(metrics["per_image"]["iou"])
-    assert measured["images"] == len(chosen_stems)
+    metrics = evaluate_run(finished_run[0], split="test", mode="on", cache=cache).metrics
+    assert metrics.pooled.iou > 0
+    assert measured.clean.iou == pytest.approx(metrics.pooled.iou)
+    assert measured.clean.iou_per_image == pytest.approx(metrics.per_image.iou)
+    assert measured.images == len(chosen_stems)
 
 
-def test_result_has_the_documented_structure(measured: dict[str, Any], tmp_path: Path) -> None:
-    assert list(measured) == ["images", "severities", "clean", "corruptions", "retention", "stability"]
-    assert measured["severities"] == [1, 5]
-    assert list(measured["corruptions"]) == ["contrast", "gaussian_noise"]
-    for figures in measured["corruptions"].values():
-        assert {name: len(values) for name, values in figures.items()} == {
+def test_result_has_the_documented_structure(measured: Robustness, tmp_path: Path) -> None:
+    assert list(measured.written()) == ["images", "severities", "clean", "corruptions", "retention", "stability"]
+    assert measured.severities == (1, 5)
+    assert list(measured.corruptions) == ["contrast", "gaussian_noise"]
+    for figures in measured.corruptions.values():
+        assert {name: len(values) for name, values in figures.written().items()} == {
             "iou": 2, "iou_per_image": 2, "retention": 2,
         }  # fmt: skip
-    assert list(measured["stability"]) == ["noise", "shift"]
-    for figures in measured["stability"].values():
-        assert list(figures) == ["mask_agreement", "row_distance", "row_distance_plain"]
+    assert list(measured.stability) == ["noise", "shift"]
+    for figures in measured.stability.values():
+        assert list(figures.written()) == ["mask_agreement", "row_distance", "row_distance_plain"]
     write_json(tmp_path / "m.json", measured)
-    assert json.loads((tmp_path / "m.json").read_text()) == measured
+    assert read_part(Robustness, json.loads((tmp_path / "m.json").read_text())) == measured
 
 
 def test_corrupted_figures_equal_scikit_learn_on_the_corrupted_images(
-    finished_run: tuple[Path, dict[str, Any]],
+    finished_run: tuple[Path, Record],
     source: Source,
     pairs: CachedPairs,
-    measured: dict[str, Any],
-    chosen_stems: list[str],
+    measured: Robustness,
+    chosen_stems: tuple[str, ...],
 ) -> None:
     net = load_model(finished_run[0]).eval()
     predicted, truth = [], []
@@ -129,49 +131,49 @@ def test_corrupted_figures_equal_scikit_learn_on_the_corrupted_images(
         truth.append(mask.ravel())
     iou = oracle.jaccard_score(np.concatenate(truth), np.concatenate(predicted))
     each = [oracle.jaccard_score(*pair) for pair in zip(truth, predicted, strict=True)]
-    figures = measured["corruptions"]["gaussian_noise"]
-    assert figures["iou"][1] == pytest.approx(iou, abs=1e-3)
-    assert figures["iou_per_image"][1] == pytest.approx(np.mean(each), abs=1e-3)
-    assert figures["iou"][1] != measured["clean"]["iou"]
+    figures = measured.corruptions["gaussian_noise"]
+    assert figures.iou[1] == pytest.approx(iou, abs=1e-3)
+    assert figures.iou_per_image[1] == pytest.approx(np.mean(each), abs=1e-3)
+    assert figures.iou[1] != measured.clean.iou
 
 
-def test_retention_is_the_share_of_the_clean_iou(measured: dict[str, Any]) -> None:
+def test_retention_is_the_share_of_the_clean_iou(measured: Robustness) -> None:
     found = []
-    for figures in measured["corruptions"].values():
-        expected = [iou / measured["clean"]["iou"] for iou in figures["iou"]]
-        assert figures["retention"] == pytest.approx(expected)
+    for figures in measured.corruptions.values():
+        expected = [iou / measured.clean.iou for iou in figures.iou]
+        assert figures.retention == pytest.approx(expected)
         found += expected
     assert len(found) == 4
-    assert measured["retention"] == pytest.approx(np.mean(found))
+    assert measured.retention == pytest.approx(np.mean(found))
 
 
 @pytest.mark.parametrize("mode", ["gate_off", "bypass"])
 def test_modes_switch_every_figure(
-    finished_run: tuple[Path, dict[str, Any]],
+    finished_run: tuple[Path, Record],
     cache: Path,
     source: Source,
     pairs: CachedPairs,
-    measured: dict[str, Any],
-    chosen_stems: list[str],
+    measured: Robustness,
+    chosen_stems: tuple[str, ...],
     mode: Any,
 ) -> None:
     """Without the gate the rows are the plain ones; without the block there are none."""
     net = load_model(finished_run[0])
     switched = measure_robustness(net, source, chosen_stems, pairs, **FEW, mode=mode)
-    metrics = evaluate_run(finished_run[0], split="test", mode=mode, cache=cache)["metrics"]
-    assert switched["clean"]["iou"] == pytest.approx(metrics["pooled"]["iou"])
-    for name, figures in switched["stability"].items():
-        plain = measured["stability"][name]["row_distance_plain"]
+    metrics = evaluate_run(finished_run[0], split="test", mode=mode, cache=cache).metrics
+    assert switched.clean.iou == pytest.approx(metrics.pooled.iou)
+    for name, figures in switched.stability.items():
+        plain = measured.stability[name].row_distance_plain
         if mode == "bypass":
-            assert list(figures) == ["mask_agreement"]
+            assert list(figures.written()) == ["mask_agreement"]
         else:
-            assert figures["row_distance"] == figures["row_distance_plain"] == pytest.approx(plain)
-            assert measured["stability"][name]["row_distance"] != pytest.approx(plain)
+            assert figures.row_distance == figures.row_distance_plain == pytest.approx(plain)
+            assert measured.stability[name].row_distance != pytest.approx(plain)
     assert all(module.mode == "on" for module in net.modules() if isinstance(module, SmoothAttention))
 
 
 def test_row_distances_are_those_of_the_attention_matrices(
-    finished_run: tuple[Path, dict[str, Any]], pairs: CachedPairs, measured: dict[str, Any], chosen_stems: list[str]
+    finished_run: tuple[Path, Record], pairs: CachedPairs, measured: Robustness, chosen_stems: tuple[str, ...]
 ) -> None:
     """The run smooths every position: rows by the softmax of the logits, then the mean of their neighbours."""
     net = load_model(finished_run[0]).eval()
@@ -190,8 +192,8 @@ def test_row_distances_are_those_of_the_attention_matrices(
             both.append((ops.neighbour_mean(rows, grid=tuple(x.shape[2:])), rows))
         used.append((both[0][0] - both[1][0]).abs().amax(-1).mean())
         plain.append((both[0][1] - both[1][1]).abs().amax(-1).mean())
-    assert measured["stability"]["noise"]["row_distance"] == pytest.approx(np.mean(used), rel=1e-3)
-    assert measured["stability"]["noise"]["row_distance_plain"] == pytest.approx(np.mean(plain), rel=1e-3)
+    assert measured.stability["noise"].row_distance == pytest.approx(np.mean(used), rel=1e-3)
+    assert measured.stability["noise"].row_distance_plain == pytest.approx(np.mean(plain), rel=1e-3)
     assert np.mean(used) > 0
 
 
@@ -234,24 +236,24 @@ def test_rows_are_taken_at_evenly_spaced_positions() -> None:
 
 
 def test_a_network_that_sees_nothing_keeps_everything(
-    source: Source, pairs: CachedPairs, chosen_stems: list[str]
+    source: Source, pairs: CachedPairs, chosen_stems: tuple[str, ...]
 ) -> None:
     result = measure_robustness(Constant(), source, chosen_stems, pairs, **FEW)
-    assert result["clean"]["iou"] > 0
-    assert result["retention"] == 1
-    assert result["stability"] == {"noise": {"mask_agreement": 1.0}, "shift": {"mask_agreement": 1.0}}
+    assert result.clean.iou > 0
+    assert result.retention == 1
+    assert plain(result.stability) == {"noise": {"mask_agreement": 1.0}, "shift": {"mask_agreement": 1.0}}
 
 
 def test_a_perturbation_that_changes_nothing_is_survived_in_full(
-    finished_run: tuple[Path, dict[str, Any]],
+    finished_run: tuple[Path, Record],
     source: Source,
     pairs: CachedPairs,
-    chosen_stems: list[str],
+    chosen_stems: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(robustness, "PERTURBATIONS", {"none": lambda image, rng: (image, (0, 0))})
     result = measure_robustness(load_model(finished_run[0]), source, chosen_stems, pairs, **FEW)
-    assert result["stability"] == {"none": {"mask_agreement": 1.0, "row_distance": 0.0, "row_distance_plain": 0.0}}
+    assert plain(result.stability) == {"none": {"mask_agreement": 1.0, "row_distance": 0.0, "row_distance_plain": 0.0}}
 
 
 def test_mask_agreement_leaves_out_ignored_pixels() -> None:
@@ -315,7 +317,7 @@ class Listening(Constant):
 def test_of_many_images_evenly_spaced_ones_are_used(source: Source, pairs: CachedPairs) -> None:
     net = Listening()
     result = measure_robustness(net, source, source.stems, pairs, **FEW, max_images=3)
-    assert result["images"] == 3
+    assert result.images == 3
     wanted = torch.from_numpy(np.array(pairs.images[[0, 4, 8]])).permute(0, 3, 1, 2)
     torch.testing.assert_close(net.seen[0], net.preprocessing.normalise(wanted))
     assert len(net.seen) == 1 + 4 + 2  # one batch clean, under each corruption, under each perturbation
@@ -344,9 +346,9 @@ def test_of_classes_the_figures_are_means_over_classes(write_scenes: Callable[..
     pairs = cached_pairs(source, image_size=32, directory=cache)
     result = measure_robustness(net, source, source.stems, pairs, severities=[3], corruptions=["fog"])
     metrics = evaluate_network(net, source, source.stems, pairs)
-    assert result["clean"]["iou"] == pytest.approx(metrics["pooled"]["iou"])
-    assert result["clean"]["iou_per_image"] == pytest.approx(metrics["per_image"]["iou"])
-    assert list(result["stability"]["noise"]) == ["mask_agreement"]
+    assert result.clean.iou == pytest.approx(metrics.pooled.iou)
+    assert result.clean.iou_per_image == pytest.approx(metrics.per_image.iou)
+    assert list(result.stability["noise"].written()) == ["mask_agreement"]
 
 
 def test_undefined_figures_are_nan(source: Source) -> None:
@@ -363,21 +365,21 @@ def test_undefined_figures_are_nan(source: Source) -> None:
 
 
 def test_a_run_is_measured_on_the_part_asked_for(
-    finished_run: tuple[Path, dict[str, Any]],
+    finished_run: tuple[Path, Record],
     cache: Path,
-    measured: dict[str, Any],
+    measured: Robustness,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def measure_few(*args: Any, **options: Any) -> dict[str, Any]:
+    def measure_few(*args: Any, **options: Any) -> Robustness:
         return measure_robustness(*args, **options, **FEW)
 
     monkeypatch.setattr(robustness, "measure_robustness", measure_few)
     run, record = finished_run
     assert measure_run_robustness(run, split="test", mode="on", cache=cache) == measured
     other = measure_run_robustness(run, split="val", mode="bypass", cache=cache)
-    assert other["images"] == len(record["data"]["split"]["val"])
-    assert other["clean"] != measured["clean"]
-    assert list(other["stability"]["shift"]) == ["mask_agreement"]
+    assert other.images == len(record.data.split.val)
+    assert other.clean != measured.clean
+    assert list(other.stability["shift"].written()) == ["mask_agreement"]
 
 
 def test_requests_without_images_severities_or_corruptions_are_refused(source: Source, pairs: CachedPairs) -> None:

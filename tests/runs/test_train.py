@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.nn.functional import one_hot
 
-from record_files import read_values, write_values
+from record_files import read_values
 from smooth_attention.core.errors import ConfigError, DataError, DataWarning, RunError, ShapeError
-from smooth_attention.core.records import read_record
+from smooth_attention.core.records import Record, read_record, write_record
 from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.files import open_image
 from smooth_attention.data.opening import open_source
@@ -56,7 +57,7 @@ def test_killed_and_continued_equals_undisturbed_bit_for_bit(scenes: Path, cache
         time.sleep(0.005)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    assert read_record(tmp_path / "killed")["status"] == "running"
+    assert read_record(tmp_path / "killed").status == "running"
     for name in ("killed", "undisturbed"):
         subprocess.run(command(scenes, tmp_path / name, *options), check=True, **quiet)
 
@@ -66,57 +67,66 @@ def test_killed_and_continued_equals_undisturbed_bit_for_bit(scenes: Path, cache
     lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("killed", "undisturbed")]
     assert lines[0] == lines[1]
     assert len(lines[0].splitlines()) == 4
-    assert read_record(tmp_path / "killed")["metrics"] == read_record(tmp_path / "undisturbed")["metrics"]
+    assert read_record(tmp_path / "killed").metrics == read_record(tmp_path / "undisturbed").metrics
 
 
-def test_record_holds_what_the_design_names(finished_run: tuple[Path, dict[str, Any]]) -> None:
+def test_record_holds_what_the_design_names(finished_run: tuple[Path, Record]) -> None:
     output, record = finished_run
     assert record == read_record(output)
     assert (read_values(output)["schema"], record.status) == (1, "done")
-    assert dict(record.replicate) == {"fold": 0, "folds": 5, "seed": 0, "split_seed": 0}
-    parts = record["data"]["split"]
-    assert sorted(stem for stems in parts.values() for stem in stems) == [f"scene{i:02d}" for i in range(12)]
-    test = record["metrics"]["test"]
-    assert [image["stem"] for image in test["images"]] == list(parts["test"])
-    assert {"iou", "dice", "accuracy", "precision", "recall", "f1", "boundary_iou", "ece"} <= test["pooled"].keys()
-    assert {"iou", "changed_pixels"} == test["gate_off"].keys() == test["bypass"].keys()
-    diagnostics = record["diagnostics"]
-    assert diagnostics["smoothed_fraction"].keys() == {"t", *(f"0.{tenth}" for tenth in range(1, 10))}
+    assert record.replicate.written() == {"fold": 0, "folds": 5, "seed": 0, "split_seed": 0}
+    parts = record.data.split
+    assert sorted((*parts.train, *parts.val, *parts.test)) == [f"scene{i:02d}" for i in range(12)]
+    test = record.metrics.test
+    assert [image.stem for image in test.images] == list(parts.test)
+    assert {
+        "iou",
+        "dice",
+        "accuracy",
+        "precision",
+        "recall",
+        "f1",
+        "boundary_iou",
+        "ece",
+    } <= test.pooled.written().keys()
+    assert {"iou", "changed_pixels"} == test.gate_off.written().keys() == test.bypass.written().keys()
+    diagnostics = record.diagnostics
+    assert diagnostics.smoothed_fraction.keys() == {"t", *(f"0.{tenth}" for tenth in range(1, 10))}
     for name in ("gamma", "share_of_output", "max_probability", "sink_share"):
-        assert len(diagnostics[name]) == 2
-    assert {"python", "torch", "smooth-attention"} <= record["versions"].keys()
+        assert len(getattr(diagnostics, name)) == 2
+    assert {"python", "torch", "smooth-attention"} <= record.versions.keys()
 
 
-def test_run_directory_holds_what_the_design_names(finished_run: tuple[Path, dict[str, Any]]) -> None:
+def test_run_directory_holds_what_the_design_names(finished_run: tuple[Path, Record]) -> None:
     output, record = finished_run
     assert {path.name for path in output.iterdir()} == {
         "config.yaml", "record.json", "metrics.jsonl", "checkpoints", "model", "predictions"
     }  # fmt: skip
-    assert {path.stem for path in (output / "predictions").iterdir()} == set(record["data"]["split"]["test"])
+    assert {path.stem for path in (output / "predictions").iterdir()} == set(record.data.split.test)
     for path in (output / "checkpoints").iterdir():
         assert "state_dict" in torch.load(path, weights_only=True)
 
 
-def test_diagnostics_move_between_epochs_and_gate_changes_the_output(finished_run: tuple[Path, dict[str, Any]]) -> None:
+def test_diagnostics_move_between_epochs_and_gate_changes_the_output(finished_run: tuple[Path, Record]) -> None:
     _, record = finished_run
-    diagnostics = record["diagnostics"]
-    assert diagnostics["gamma"][0] != diagnostics["gamma"][1]
-    assert 0 < diagnostics["smoothed_fraction"]["t"][-1] <= 1
-    assert record["metrics"]["test"]["gate_off"]["changed_pixels"] > 0
-    assert record["metrics"]["test"]["bypass"]["changed_pixels"] > 0
+    diagnostics = record.diagnostics
+    assert diagnostics.gamma[0] != diagnostics.gamma[1]
+    assert 0 < diagnostics.smoothed_fraction["t"][-1] <= 1
+    assert record.metrics.test.gate_off.changed_pixels > 0
+    assert record.metrics.test.bypass.changed_pixels > 0
 
 
-def test_finished_run_is_reported_not_trained_again(finished_run: tuple[Path, dict[str, Any]], cache: Path) -> None:
+def test_finished_run_is_reported_not_trained_again(finished_run: tuple[Path, Record], cache: Path) -> None:
     output, record = finished_run
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
-    assert train(RunConfig(**record["config"]), output, cache=cache) == record
+    assert train(RunConfig(**record.config), output, cache=cache) == record
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
 
 
-def test_another_configuration_is_refused(finished_run: tuple[Path, dict[str, Any]], cache: Path) -> None:
+def test_another_configuration_is_refused(finished_run: tuple[Path, Record], cache: Path) -> None:
     output, record = finished_run
     with pytest.raises(ConfigError, match=r"another configuration \(epochs 2 there, 3 now\)"):
-        train(RunConfig(**{**record["config"], "epochs": 3}), output, cache=cache)
+        train(RunConfig(**{**record.config, "epochs": 3}), output, cache=cache)
     assert read_record(output) == record
 
 
@@ -164,15 +174,15 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(
     with pytest.raises(RunError, match=f"{sentence}; the last good checkpoint is kept"):
         train(config, tmp_path / "run", cache=cache)
     record = read_record(tmp_path / "run")
-    assert record["status"] == "failed"
-    assert sentence in record["reason"]
+    assert record.status == "failed"
+    assert sentence in record.reason
     assert not (tmp_path / "run" / "model").exists()
     for name in ("best", "last"):
         kept = torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=True)
         assert kept["epoch"] == 0
         assert all(torch.isfinite(value).all() for value in kept["state_dict"].values())
     monkeypatch.undo()
-    assert train(config, tmp_path / "run", cache=cache)["epoch"]["last"] == 2
+    assert train(config, tmp_path / "run", cache=cache).epoch.last == 2
 
 
 def test_changed_data_are_refused_when_a_run_continues(
@@ -193,11 +203,11 @@ def test_classes_train_with_ignored_pixels_early_stopping_and_events(
     data = write_scenes(16, with_classes=True)
     config = RunConfig(data=str(data), epochs=3, patience=1, tensorboard=True, learning_rate=1e-9, **SMALL)
     record = train(config, tmp_path / "run", cache=cache)
-    pooled = record["metrics"]["test"]["pooled"]
-    assert list(pooled["classes"]) == ["background", "objects", "tools", "flames", "regions"]
-    defined = [figures["iou"] for figures in pooled["classes"].values() if figures["iou"] is not None]
-    assert pooled["iou"] == pytest.approx(np.mean(defined))
-    assert record["epoch"]["last"] == 1  # nothing learns at that rate, so patience 1 ends it in the second epoch
+    pooled = record.metrics.test.pooled
+    assert list(pooled.classes) == ["background", "objects", "tools", "flames", "regions"]
+    defined = [figures.iou for figures in pooled.classes.values() if figures.iou is not None]
+    assert pooled.iou == pytest.approx(np.mean(defined))
+    assert record.epoch.last == 1  # nothing learns at that rate, so patience 1 ends it in the second epoch
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
     predicted = open_image(next((tmp_path / "run" / "predictions").iterdir()))
     assert predicted.mode == "P"
@@ -211,15 +221,15 @@ def test_killed_while_scoring_continues_without_training_again(
     config = RunConfig(data=str(scenes), epochs=3, patience=patience, learning_rate=1e-9, **SMALL)
     run = tmp_path / "run"
     record = train(config, run, cache=cache)
-    assert record["epoch"]["last"] == (2 if patience is None else 1)
+    assert record.epoch.last == (2 if patience is None else 1)
     written = (run / "metrics.jsonl").stat().st_mtime_ns
-    write_values(run, {**record, "status": "running"})
+    write_record(run, replace(record, status="running"))
     shutil.rmtree(run / "model")
     shutil.rmtree(run / "predictions")
     again = train(config, run, cache=cache)
-    assert (again["epoch"], again["metrics"]) == (record["epoch"], record["metrics"])
+    assert (again.epoch, again.metrics) == (record.epoch, record.metrics)
     assert (run / "metrics.jsonl").stat().st_mtime_ns == written
-    assert again["seconds"]["train"] > 0  # what was trained before counts
+    assert again.seconds.train > 0  # what was trained before counts
 
 
 def test_absent_class_is_refused_unless_allowed(write_scenes: Callable[..., Path], cache: Path, tmp_path: Path) -> None:
@@ -231,8 +241,8 @@ def test_absent_class_is_refused_unless_allowed(write_scenes: Callable[..., Path
         train(config, tmp_path / "run", cache=cache)
     assert not (tmp_path / "run").exists()
     allowed = config.model_copy(update={"allow_absent_classes": True})
-    classes = train(allowed, tmp_path / "run", cache=cache)["metrics"]["test"]["pooled"]["classes"]
-    assert not classes["unicorn"]["iou"]  # undefined, or 0 where one was predicted
+    classes = train(allowed, tmp_path / "run", cache=cache).metrics.test.pooled.classes
+    assert not classes["unicorn"].iou  # undefined, or 0 where one was predicted
 
 
 @pytest.mark.parametrize("broken", ["truncated", "unmatched"])
@@ -251,8 +261,8 @@ def test_broken_file_stops_training_unless_skipped(
     assert not (tmp_path / "run").exists()
     with pytest.warns(DataWarning, match=r"scene03\.png"):
         record = train(config.model_copy(update={"skip_broken": True}), tmp_path / "run", cache=cache)
-    assert "scene03" not in {stem for stems in record["data"]["split"].values() for stem in stems}
-    assert "scene03.png" in record["data"]["warnings"][0]
+    assert "scene03" not in {*record.data.split.train, *record.data.split.val, *record.data.split.test}
+    assert "scene03.png" in record.data.warnings[0]
 
 
 def test_arms_share_what_they_have_in_common(scenes: Path) -> None:
@@ -287,7 +297,7 @@ def test_auto_precision_is_one_of_lightnings() -> None:
     assert [choose_precision(name) for name in ("32", "bf16", "16")] == ["32-true", "bf16-mixed", "16-mixed"]
 
 
-def test_metrics_lines_are_json_with_the_epoch(finished_run: tuple[Path, dict[str, Any]]) -> None:
+def test_metrics_lines_are_json_with_the_epoch(finished_run: tuple[Path, Record]) -> None:
     output, _ = finished_run
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [0, 1]
@@ -323,7 +333,7 @@ def test_gamma_rate_reaches_training(scenes: Path, cache: Path, tmp_path: Path) 
     for rate in (1.0, 30.0):
         config = RunConfig(data=str(scenes), **SMALL, epochs=1, gamma_rate=rate, encoder="mobilenet_v2")
         record = train(config, tmp_path / str(rate), cache=cache)
-        moved.append(abs(record["diagnostics"]["gamma"][-1] - 0.1))
+        moved.append(abs(record.diagnostics.gamma[-1] - 0.1))
     assert moved[1] > 5 * moved[0]
 
 
@@ -353,8 +363,8 @@ def test_other_networks_and_arms_train_on_classes(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
         record = train(config, run, cache=cache)
-    test = record["metrics"]["test"]
-    assert 0 <= test["pooled"]["iou"] <= 1
+    test = record.metrics.test
+    assert 0 <= test.pooled.iou <= 1
     assert {"gate_off", "bypass"} & test.keys() == switched
     net = load_model(run)
     assert net.recipe["arch"] == options["network"]

@@ -31,25 +31,26 @@ def run(arguments: list[str], prog: str) -> None:
     from smooth_attention.runs.compare import compare
 
     result = compare(options.a, options.b, options.truth, groups=options.groups)
-    for convention, words in (("pooled", "pooled over images"), ("per_image", "mean over images")):
-        rows = [
-            [
-                title,
-                *(show(result[side][convention][name]) for side in ("a", "b")),
-                *(show(value) for value in result["differences"][convention].get(name, {}).values()),
-            ]
-            for name, title in METRIC_TITLES.items()
-        ]
+    a, b, differences = result.a, result.b, result.differences
+    for words, sides, intervals in (
+        ("pooled over images", (a.pooled, b.pooled), differences.pooled),
+        ("mean over images", (a.per_image, b.per_image), differences.per_image),
+    ):
+        rows = []
+        for name, title in METRIC_TITLES.items():
+            found = intervals.get(name)
+            bounds = (None,) * 3 if found is None else (found.difference, found.low, found.high)
+            rows.append([title, *(show(value) for value in (*(getattr(side, name) for side in sides), *bounds))])
         header = ["", "A", "B", "B - A", "low 95 %", "high 95 %"]
-        print_table(words, header, [row + ["–"] * (6 - len(row)) for row in rows], caption=result["convention"])
-    changed = [image["difference"] for image in result["images"] if image["difference"] is not None]
+        print_table(words, header, rows, caption=result.convention)
+    changed = [image.difference for image in result.images if image.difference is not None]
     higher, lower = sum(change > 0 for change in changed), sum(change < 0 for change in changed)
     print_line(
-        f"{result['num_images']} images in {result['num_groups']} groups; "
+        f"{result.num_images} images in {result.num_groups} groups; "
         f"IoU higher in B on {higher}, lower on {lower}, equal on {len(changed) - higher - lower}"
     )
-    if result["left_out"]:
-        print_line(f"left out, as not on all sides: {len(result['left_out'])} masks, first {result['left_out'][0]}")
+    if result.left_out:
+        print_line(f"left out, as not on all sides: {len(result.left_out)} masks, first {result.left_out[0]}")
     if options.output:
         write_json(options.output, result)
         print_line(f"written: {options.output}")

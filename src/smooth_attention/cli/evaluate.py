@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from smooth_attention.cli.options import read_options
+
+if TYPE_CHECKING:
+    from smooth_attention.core.records import Robustness
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,7 @@ def run(arguments: list[str], prog: str) -> None:
     options = read_options(EvaluateOptions, arguments, prog)
 
     from smooth_attention.cli.tables import print_line, print_metrics
-    from smooth_attention.core.files import plain, write_json
-    from smooth_attention.core.parts import read_part
-    from smooth_attention.core.records import PartMetrics
+    from smooth_attention.core.files import write_json
     from smooth_attention.data.cache_root import default_cache
     from smooth_attention.models.blocks import Mode
     from smooth_attention.runs.evaluate import evaluate_run
@@ -41,38 +41,38 @@ def run(arguments: list[str], prog: str) -> None:
     result = evaluate_run(options.run, split=options.split, mode=mode, cache=default_cache())
     switched = {"on": "", "gate_off": ", gate off", "bypass": ", block bypassed"}[mode]
     what = f"{options.run}, {options.split} part{switched}"
-    print_metrics(f"{what}, protocol standard", read_part(PartMetrics, plain(result["metrics"])))
+    print_metrics(f"{what}, protocol standard", result.metrics)
     if options.corruptions:
         from smooth_attention.runs.robustness import measure_run_robustness
 
-        result["robustness"] = measure_run_robustness(
-            options.run, split=options.split, mode=mode, cache=default_cache()
-        )
-        print_robustness(f"{what}, share of IoU retained by severity", result["robustness"])
+        robustness = measure_run_robustness(options.run, split=options.split, mode=mode, cache=default_cache())
+        print_robustness(f"{what}, share of IoU retained by severity", robustness)
+        result = replace(result, robustness=robustness)
     if options.output:
         write_json(options.output, result)
         print_line(f"written: {options.output}")
 
 
-def print_robustness(title: str, figures: Mapping[str, Any]) -> None:
+def print_robustness(title: str, found: Robustness) -> None:
     from smooth_attention.cli.tables import print_line, print_table, show
 
     rows = [
-        [name.replace("_", " "), *(show(value) for value in found["retention"])]
-        for name, found in figures["corruptions"].items()
+        [name.replace("_", " "), *(show(value) for value in under.retention)]
+        for name, under in found.corruptions.items()
     ]
     caption = (
-        f"{figures['images']} images, corrupted at the network's size with the constants of ImageNet-C, scored at "
+        f"{found.images} images, corrupted at the network's size with the constants of ImageNet-C, scored at "
         "native size; retained: pooled IoU over that of the same images uncorrupted, "
-        f"{show(figures['clean']['iou'])}; mean of the table {show(figures['retention'])}"
+        f"{show(found.clean.iou)}; mean of the table {show(found.retention)}"
     )
-    print_table(title, ["", *map(str, figures["severities"])], rows, caption=caption)
+    print_table(title, ["", *map(str, found.severities)], rows, caption=caption)
     for name, what in (("noise", "noise of 2 grey levels"), ("shift", "a shift of 1 px")):
-        found = figures["stability"][name]
-        line = f"{what}: {100 * found['mask_agreement']:.2f} % of pixels keep their label"
-        if "row_distance" in found:
+        stability = found.stability[name]
+        agreement = None if stability.mask_agreement is None else 100 * stability.mask_agreement
+        line = f"{what}: {show(agreement, 2)} % of pixels keep their label"
+        if stability.row_distance is not None:
             line += (
-                f"; rows of attention move by {show(found['row_distance'])}, "
-                f"without smoothing by {show(found['row_distance_plain'])}"
+                f"; rows of attention move by {show(stability.row_distance)}, "
+                f"without smoothing by {show(stability.row_distance_plain)}"
             )
         print_line(line)

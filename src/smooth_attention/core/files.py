@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from smooth_attention.core.parts import Part
+
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write a file so that a reader sees the old one or the new one, also after a kill.
@@ -63,7 +65,9 @@ def replace_directory(path: Path) -> Iterator[Path]:
 
 
 def plain(value: Any) -> Any:
-    """Return ``value`` in plain Python types; NaN and infinities become None, arrays lists, tuples lists."""
+    """Return ``value`` in plain Python types; NaN and infinities become None, arrays and tuples lists, parts dicts."""
+    if isinstance(value, Part):
+        value = value.written()
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

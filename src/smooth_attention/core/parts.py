@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -14,12 +14,11 @@ NOT_THERE = ...  # in Part.rest: an older file lacks this field, so it is not wr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part(Mapping[str, Any]):
+class Part:
     """An object of a JSON file. Subclasses have a field a key, of the same name.
 
     A field without a default is always written, None as null. One with a default, which is None or empty, is left out
-    while it has it. A file may lack any field: it then reads as None, or as empty. As a mapping, a part has the keys
-    that are written.
+    while it has it. A file may lack any field: it then reads as None, or as empty.
 
     Attributes:
         rest: what the fields can't say: keys of a later version, fields that are written though they would be left
@@ -28,27 +27,18 @@ class Part(Mapping[str, Any]):
 
     rest: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
-    def __iter__(self) -> Iterator[str]:
-        known = schema_of(type(self)).blanks
-        yield from (name for name in known if self._is_written(name))
-        yield from (name for name in self.rest or {} if name not in known)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __getitem__(self, key: str) -> Any:
-        if key not in schema_of(type(self)).blanks:
-            return (self.rest or {})[key]
-        if not self._is_written(key):
-            raise KeyError(key)
-        return getattr(self, key)
-
-    def _is_written(self, name: str) -> bool:
+    def written(self) -> dict[str, Any]:
+        """Return what is written by key, in order; parts within it are left as they are."""
         blanks, always, *_ = schema_of(type(self))
         rest = self.rest or {}
-        if not is_blank(getattr(self, name), blanks[name]):
-            return True
-        return rest.get(name) is not NOT_THERE if name in always else name in rest
+
+        def is_written(name: str) -> bool:
+            if not is_blank(getattr(self, name), blanks[name]):
+                return True
+            return rest.get(name) is not NOT_THERE if name in always else name in rest
+
+        later = {name: value for name, value in rest.items() if name not in blanks}
+        return {name: getattr(self, name) for name in blanks if is_written(name)} | later
 
 
 class Schema(NamedTuple):
@@ -87,8 +77,7 @@ def read_part(kind: type[P], values: Any) -> P:
     return kind(**given, rest=rest or None)
 
 
-@cache
-def schema_of(kind: type[Part]) -> Schema:
+def read_schema(kind: type[Part]) -> Schema:
     """Return how a part is read and written."""
     hints = get_type_hints(kind)
     own = [each for each in fields(kind) if each.name != "rest"]
@@ -98,9 +87,20 @@ def schema_of(kind: type[Part]) -> Schema:
     return Schema(blanks, always, frozenset(blanks) - always, readers)
 
 
+SCHEMAS: dict[type, Schema] = {}
+
+
+def schema_of(kind: type[Part]) -> Schema:
+    """Return the same, read once."""
+    if kind not in SCHEMAS:
+        SCHEMAS[kind] = read_schema(kind)
+    return SCHEMAS[kind]
+
+
 def is_blank(value: Any, blank: Any) -> bool:
     """Return whether a value is None, or empty where the blank is."""
-    return value is None or (blank is not None and not any(True for _ in value))
+    filled = value.written() if isinstance(value, Part) else value
+    return filled is None or (blank is not None and not filled)
 
 
 def reader_of(hint: Any) -> Callable[[Any], Any] | None:

@@ -1,6 +1,6 @@
-"""The record that a run leaves: one JSON file with its configuration, data, versions, metrics and diagnostics.
+"""What a run leaves and what is said of it, as JSON: the record, what ``evaluate`` and ``compare`` write, card facts.
 
-Every field of the file is named here. A metric that is undefined is None.
+Every field of these files is named here. A metric that is undefined is None.
 """
 
 from __future__ import annotations
@@ -216,6 +216,69 @@ class PartMetrics(Part):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation(Part):
+    """What ``evaluate`` says of one part of a run's split; ``robustness`` where it was asked for."""
+
+    run: str
+    split: str
+    mode: str
+    protocol: str
+    metrics: PartMetrics
+    robustness: Robustness | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedSide(Part):
+    """One of two runs or folders of masks that ``compare`` compares."""
+
+    source: str
+    pooled: PooledMetrics
+    per_image: MeanMetrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval(Part):
+    """A difference with its 95 % interval; without bounds where only one group is there, or it is undefined."""
+
+    difference: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Differences(Part):
+    """b minus a by metric."""
+
+    pooled: Mapping[str, Interval]
+    per_image: Mapping[str, Interval]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedImage(Part):
+    """IoU of one image in both, and b minus a."""
+
+    stem: str
+    group: str
+    a_iou: float | None
+    b_iou: float | None
+    difference: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison(Part):
+    """What ``compare`` says of two runs or folders of masks; ``left_out`` are the stems that one side lacks."""
+
+    convention: str
+    num_images: int
+    num_groups: int
+    left_out: tuple[str, ...]
+    a: ComparedSide
+    b: ComparedSide
+    differences: Differences
+    images: tuple[PairedImage, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PaperMetrics(Part):
     """The published metrics of a perfect predictor, which has no epoch, or of an epoch."""
 
@@ -262,6 +325,38 @@ class RunMetrics(Part):
     val: PartMetrics | None = None
     paper: PaperProtocol | None = None
     train: TrainMetrics | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardPart(Part):
+    """What a model card says of the test images."""
+
+    pooled: PooledMetrics
+    per_image: MeanMetrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardMetrics(Part):
+    """What a model card reports."""
+
+    test: CardPart = field(default=blank_of(CardPart))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardFacts(Part):
+    """What a model card says of a training: nothing, where the package did not do it.
+
+    Attributes:
+        images: their number by part of the split.
+    """
+
+    arm: str | None = None
+    data: str | None = None
+    images: Mapping[str, int] | None = None
+    protocol: str | None = None
+    replicate: Replicate = field(default=blank_of(Replicate))
+    metrics: CardMetrics = field(default=blank_of(CardMetrics))
+    licence: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,7 +434,7 @@ class Record(Part):
 def write_record(directory: Path, record: Record) -> None:
     """Write ``record.json``; its status is one of :data:`STATUSES`, undefined metrics are null."""
     assert record.status in STATUSES
-    write_json(directory / RECORD, {**record, "schema": SCHEMA})
+    write_json(directory / RECORD, {**record.written(), "schema": SCHEMA})
 
 
 def read_record(directory: Path) -> Record:

@@ -7,7 +7,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
-from smooth_attention.core.records import METRIC_TITLES
+from smooth_attention.core.files import plain
+from smooth_attention.core.parts import read_part
+from smooth_attention.core.records import METRIC_TITLES, CardFacts
 from smooth_attention.models.preprocessing import Preprocessing
 
 NOT_STATED = "not stated; it depends on the data the weights were trained on (the code is Apache-2.0)"
@@ -20,16 +22,17 @@ def write_card(name: str, recipe: Mapping[str, Any], preprocessing: Preprocessin
         name: of the model.
         recipe: what builds the network, see :class:`Network`.
         preprocessing: of its input.
-        facts: of its training; empty where it was not trained by this package.
+        facts: of its training, see :class:`CardFacts`; empty where it was not trained by this package.
     """
+    known = read_part(CardFacts, plain(facts))
     lines = [
-        f"---\n{metadata(name, facts)}---",
+        f"---\n{metadata(name, known)}---",
         f"# {name}",
         f"Segments images into {describe_classes(recipe, preprocessing)}. "
         "Made with smooth-attention: spatially smooth attention for image segmentation.",
-        table({"": "", **describe(recipe, preprocessing, facts)}),
+        table({"": "", **describe(recipe, preprocessing, known)}),
         "## Figures",
-        describe_figures(facts),
+        describe_figures(known),
         "## Use",
         "```python\nimport smooth_attention as sa\nfrom PIL import Image\n"
         f"net = sa.load_model({json.dumps(name, ensure_ascii=False)})  # a directory or a name on the hub; no pickle\n"
@@ -39,26 +42,25 @@ def write_card(name: str, recipe: Mapping[str, Any], preprocessing: Preprocessin
     return "\n\n".join(lines) + "\n"
 
 
-def metadata(name: str, facts: Mapping[str, Any]) -> str:
+def metadata(name: str, facts: CardFacts) -> str:
     """Return the YAML that the hub reads."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    test = facts.get("metrics", {}).get("test", {})
     results = [
         EvalResult(
             task_type="image-segmentation",
-            dataset_type=facts["data"],
-            dataset_name=facts["data"],
+            dataset_type=str(facts.data),
+            dataset_name=str(facts.data),
             dataset_split="test",
-            metric_type=name,
+            metric_type=metric,
             metric_value=round(value, 4),
-            metric_name=f"{METRIC_TITLES[name]}, pooled over the test images at native size",
+            metric_name=f"{title}, pooled over the test images at native size",
         )
-        for name, value in test.get("pooled", {}).items()
-        if name in METRIC_TITLES and is_defined(value)
+        for metric, title in METRIC_TITLES.items()
+        if is_defined(value := getattr(facts.metrics.test.pooled, metric))
     ]
-    licence = (
-        {"license": facts["licence"]} if facts.get("licence") else {"license": "other", "license_name": "not-stated"}
+    licence: dict[str, Any] = (
+        {"license": facts.licence} if facts.licence else {"license": "other", "license_name": "not-stated"}
     )
     return (
         ModelCardData(
@@ -73,23 +75,25 @@ def metadata(name: str, facts: Mapping[str, Any]) -> str:
     )
 
 
-def describe(recipe: Mapping[str, Any], preprocessing: Preprocessing, facts: Mapping[str, Any]) -> dict[str, str]:
+def describe(recipe: Mapping[str, Any], preprocessing: Preprocessing, facts: CardFacts) -> dict[str, str]:
     size = preprocessing.image_size
     mean, std = ([round(value, 3) for value in values] for values in (preprocessing.mean, preprocessing.std))
     rows = {
         "network": describe_network(recipe),
-        "arm": facts.get("arm", "not trained as an arm"),
+        "arm": facts.arm or "not trained as an arm",
         "block": describe_block(recipe),
         "input": f"RGB resized to {size} x {size}, scaled to 0-1, minus {mean}, divided by {std}",
         "data": "not stated",
     }
-    if "data" in facts:
-        images = ", ".join(f"{count} {part}" for part, count in facts["images"].items())
-        rows |= {"data": f"{facts['data']} ({images} images)", "protocol": facts["protocol"]}
+    if facts.data is not None:
+        images = ", ".join(f"{count} {part}" for part, count in (facts.images or {}).items())
+        replicate = facts.replicate.written().items()
         rows |= {
-            "replicate": ", ".join(f"{key} {value}" for key, value in facts["replicate"].items() if value is not None)
+            "data": f"{facts.data} ({images} images)",
+            "protocol": str(facts.protocol),
+            "replicate": ", ".join(f"{key} {value}" for key, value in replicate if value is not None),
         }
-    return rows | {"licence of the weights": facts.get("licence", NOT_STATED)}
+    return rows | {"licence of the weights": facts.licence or NOT_STATED}
 
 
 def describe_network(recipe: Mapping[str, Any]) -> str:
@@ -123,20 +127,21 @@ def describe_classes(recipe: Mapping[str, Any], preprocessing: Preprocessing) ->
     return "foreground and background" if recipe["classes"] == 1 else f"{recipe['classes']} classes"
 
 
-def describe_figures(facts: Mapping[str, Any]) -> str:
+def describe_figures(facts: CardFacts) -> str:
     """Return the figures of the test images with their convention, or that there are none."""
-    test = facts.get("metrics", {}).get("test")
-    if not test:
+    test = facts.metrics.test
+    scored = test.pooled.written()
+    if not scored:
         return "None: this network was not scored by the package."
     rows = [
-        f"| {title} | {show(test['pooled'].get(name))} | {show(test['per_image'].get(name))} |"
+        f"| {title} | {show(getattr(test.pooled, name))} | {show(getattr(test.per_image, name))} |"
         for name, title in METRIC_TITLES.items()
-        if name in test["pooled"]
+        if name in scored
     ]
     return "\n".join(
         [
-            f"On {facts['images']['test']} test images at native size, protocol `standard`, of the foreground or the "
-            "mean over the classes; a mean of images leaves out those where the figure is undefined. "
+            f"On {test.per_image.num_images} test images at native size, protocol `standard`, of the foreground or "
+            "the mean over the classes; a mean of images leaves out those where the figure is undefined. "
             "One training (one seed) is no evidence that one arm is better than another.",
             "",
             "| figure | pooled over images | mean of images |",

@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from smooth_attention.core.errors import DataError
+from smooth_attention.core.files import plain
+from smooth_attention.core.parts import read_part
+from smooth_attention.core.records import (
+    ComparedSide,
+    Comparison,
+    Differences,
+    ImageMetrics,
+    Interval,
+    PairedImage,
+    PartMetrics,
+)
 from smooth_attention.data.folder import files_by_mask_stem, files_by_stem, read_classes, read_groups, read_mask
 from smooth_attention.metrics import COUNTED, StandardMetrics, count_pixels, mean_defined, score_counts
 
 CONVENTION = (
     "these two networks only: the intervals resample groups of test images and say nothing about other trainings"
 )
+Difference = Callable[[np.ndarray, np.ndarray, np.ndarray, str], Callable[[np.ndarray], np.ndarray]]
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 
@@ -36,7 +47,7 @@ class Truth:
     groups: Mapping[str, str]
 
 
-def compare(a: Path, b: Path, truth: Path, *, groups: Path | None = None, seed: int = 0) -> dict[str, Any]:
+def compare(a: Path, b: Path, truth: Path, *, groups: Path | None = None, seed: int = 0) -> Comparison:
     """Compare two runs, or two folders of masks from any framework, against the same truth.
 
     Args:
@@ -47,8 +58,7 @@ def compare(a: Path, b: Path, truth: Path, *, groups: Path | None = None, seed: 
         seed: of the resampling.
 
     Returns:
-        JSON-ready: ``convention``, ``num_images``, ``num_groups``, ``left_out`` (stems that one side lacks), ``a`` and
-        ``b`` (``pooled`` and ``per_image`` figures), ``differences`` of b minus a with 95 % intervals, ``images``.
+        The metrics of both, b minus a with 95 % intervals, and the images one by one.
 
     Raises:
         DataError: where folders are missing, nothing is in common, or a mask does not fit its truth.
@@ -59,26 +69,24 @@ def compare(a: Path, b: Path, truth: Path, *, groups: Path | None = None, seed: 
     if not common:
         raise DataError(f"{a}, {b} and {truth} have no stem in common; masks are matched by file name")
     left_out = sorted((files["a"].keys() | files["b"].keys()) - set(common))
-    scored = {name: score(by_stem, reference, common) for name, by_stem in files.items()}
-    counts = {name: metrics.counts for name, metrics in scored.items()}
-    figures = {name: metrics.figures for name, metrics in scored.items()}
-    return {
-        "convention": CONVENTION,
-        "num_images": len(common),
-        "num_groups": len({reference.groups[stem] for stem in common}),
-        "left_out": left_out,
-        "a": {"source": str(a), "pooled": figures["a"]["pooled"], "per_image": figures["a"]["per_image"]},
-        "b": {"source": str(b), "pooled": figures["b"]["pooled"], "per_image": figures["b"]["per_image"]},
-        "differences": differences(counts["a"], counts["b"], [reference.groups[stem] for stem in common], seed),
-        "images": paired_images(figures["a"]["images"], figures["b"]["images"]),
-    }
+    from_a, from_b = (score(files[name], reference, common) for name in ("a", "b"))
+    return Comparison(
+        convention=CONVENTION,
+        num_images=len(common),
+        num_groups=len({reference.groups[stem] for stem in common}),
+        left_out=tuple(left_out),
+        a=ComparedSide(source=str(a), pooled=from_a.metrics.pooled, per_image=from_a.metrics.per_image),
+        b=ComparedSide(source=str(b), pooled=from_b.metrics.pooled, per_image=from_b.metrics.per_image),
+        differences=differences(from_a.counts, from_b.counts, [reference.groups[stem] for stem in common], seed),
+        images=tuple(map(pair_image, from_a.metrics.images, from_b.metrics.images)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Figures of one side, and its counts (P, L, 4) of the figured classes."""
+    """Metrics of one side, and its counts (P, L, 4) of the classes that count."""
 
-    figures: dict[str, Any]
+    metrics: PartMetrics
     counts: np.ndarray
 
 
@@ -97,28 +105,27 @@ def score(files: Mapping[str, Path], truth: Truth, stems: list[str]) -> Scored:
         metrics.update_labels(stem, predicted, expected)
         rows = count_pixels(predicted, expected, num_classes=num_labels)
         counts.append(rows if truth.class_names else rows[1:])
-    return Scored(metrics.compute(), np.stack(counts))
+    return Scored(read_part(PartMetrics, plain(metrics.compute())), np.stack(counts))
 
 
-def differences(a: np.ndarray, b: np.ndarray, groups: list[str], seed: int) -> dict[str, Any]:
-    """Return b minus a for every figure, pooled and per image, with bootstrap intervals over groups of images."""
+def differences(a: np.ndarray, b: np.ndarray, groups: list[str], seed: int) -> Differences:
+    """Return b minus a in every metric, pooled and per image, with bootstrap intervals over groups of images."""
     _, members = np.unique(groups, return_inverse=True)
     membership_GP = (members == np.arange(members.max() + 1)[:, None]).astype(float)
-    found: dict[str, Any] = {"pooled": {}, "per_image": {}}
-    for figure in COUNTED:
-        found["pooled"][figure] = interval(pooled_difference(a, b, membership_GP, figure), len(membership_GP), seed)
-        per_image = image_difference(a, b, membership_GP, figure)
-        found["per_image"][figure] = interval(per_image, len(membership_GP), seed)
-    return found
+
+    def of_all(difference: Difference) -> dict[str, Interval]:
+        return {name: interval(difference(a, b, membership_GP, name), len(membership_GP), seed) for name in COUNTED}
+
+    return Differences(pooled=of_all(pooled_difference), per_image=of_all(image_difference))
 
 
 def pooled_difference(
-    a: np.ndarray, b: np.ndarray, membership: np.ndarray, figure: str
+    a: np.ndarray, b: np.ndarray, membership: np.ndarray, metric: str
 ) -> Callable[[np.ndarray], np.ndarray]:
     a_GL4, b_GL4 = (np.einsum("gp,plk->glk", membership, counts) for counts in (a, b))
 
     def statistic(drawn_RG: np.ndarray) -> np.ndarray:
-        sides = (score_counts(np.take(counts, drawn_RG, axis=0).sum(axis=-3))[figure] for counts in (a_GL4, b_GL4))
+        sides = (score_counts(np.take(counts, drawn_RG, axis=0).sum(axis=-3))[metric] for counts in (a_GL4, b_GL4))
         from_a, from_b = (mean_defined(side, axis=-1) for side in sides)
         return from_b - from_a
 
@@ -126,9 +133,9 @@ def pooled_difference(
 
 
 def image_difference(
-    a: np.ndarray, b: np.ndarray, membership: np.ndarray, figure: str
+    a: np.ndarray, b: np.ndarray, membership: np.ndarray, metric: str
 ) -> Callable[[np.ndarray], np.ndarray]:
-    sides = [mean_defined(score_counts(counts)[figure], axis=-1) for counts in (a, b)]
+    sides = [mean_defined(score_counts(counts)[metric], axis=-1) for counts in (a, b)]
     sums = [membership @ np.nan_to_num(side) for side in sides]
     sizes = [membership @ np.isfinite(side) for side in sides]
 
@@ -140,12 +147,12 @@ def image_difference(
     return statistic
 
 
-def interval(statistic: Callable[[np.ndarray], np.ndarray], num_groups: int, seed: int) -> dict[str, float | None]:
+def interval(statistic: Callable[[np.ndarray], np.ndarray], num_groups: int, seed: int) -> Interval:
     """Return the difference with a percentile interval over resampled groups; None where there is only one group."""
     groups = np.arange(num_groups)
     observed = float(statistic(groups[None])[0])
     if num_groups < 2 or not np.isfinite(observed):
-        return {"difference": observed if np.isfinite(observed) else None, "low": None, "high": None}
+        return Interval(difference=observed if np.isfinite(observed) else None, low=None, high=None)
     result = stats.bootstrap(
         (groups,),
         lambda drawn, axis: statistic(drawn.astype(int)),
@@ -157,20 +164,12 @@ def interval(statistic: Callable[[np.ndarray], np.ndarray], num_groups: int, see
         rng=np.random.default_rng(seed),
     )
     low, high = result.confidence_interval
-    return {"difference": observed, "low": float(low), "high": float(high)}
+    return Interval(difference=observed, low=float(low), high=float(high))
 
 
-def paired_images(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {
-            "stem": left["stem"],
-            "group": left["group"],
-            "a_iou": left["iou"],
-            "b_iou": right["iou"],
-            "difference": None if None in (left["iou"], right["iou"]) else right["iou"] - left["iou"],
-        }
-        for left, right in zip(a, b, strict=True)
-    ]
+def pair_image(a: ImageMetrics, b: ImageMetrics) -> PairedImage:
+    difference = None if a.iou is None or b.iou is None else b.iou - a.iou
+    return PairedImage(stem=a.stem, group=a.group, a_iou=a.iou, b_iou=b.iou, difference=difference)
 
 
 def open_truth(path: Path, groups: Path | None) -> Truth:

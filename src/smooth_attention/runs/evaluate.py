@@ -1,11 +1,10 @@
-"""Figures of a trained network at each image's native size, with the gate or the whole block switched off."""
+"""Metrics of a trained network at each image's native size, with the gate or the whole block switched off."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smooth_attention.core.errors import ConfigError
-from smooth_attention.core.files import write_bytes
-from smooth_attention.core.records import Record, read_record
+from smooth_attention.core.files import plain, write_bytes
+from smooth_attention.core.parts import read_part
+from smooth_attention.core.records import Evaluation, PartMetrics, Record, read_record
 from smooth_attention.data.cache import CachedPairs, cached_pairs
 from smooth_attention.data.sources import Source
 from smooth_attention.metrics import StandardMetrics, count_pixels, mean_defined, score_counts
@@ -38,8 +38,8 @@ def evaluate_network(
     mode: Mode = "on",
     predictions: Path | None = None,
     switch_blocks: bool = False,
-) -> dict[str, Any]:
-    """Return the figures of protocol ``standard`` for some pairs of a source.
+) -> PartMetrics:
+    """Return the metrics of protocol ``standard`` for some pairs of a source.
 
     Logits are resized bilinearly to each image's native size and compared with the mask as it is on disk.
 
@@ -48,13 +48,13 @@ def evaluate_network(
         source: where the native masks come from.
         stems: which pairs.
         pairs: the same pairs at the network's size.
-        mode: ``"gate_off"`` or ``"bypass"`` switch the blocks for all figures.
+        mode: ``"gate_off"`` or ``"bypass"`` switch the blocks for all metrics.
         predictions: where to write the predicted masks of the first 200 images at native size; None: nowhere.
         switch_blocks: also say what changes with the gate off, and with the block bypassed.
 
     Returns:
-        What :meth:`StandardMetrics.compute` returns, and with ``switch_blocks`` ``gate_off`` and ``bypass``: pooled
-        IoU and the share of counted pixels whose label changes; absent where there is nothing to switch.
+        What :meth:`StandardMetrics.compute` says, and with ``switch_blocks`` ``gate_off`` and ``bypass``: pooled IoU
+        and the share of counted pixels whose label changes; None where there is nothing to switch.
     """
     metrics = StandardMetrics(source.class_names, groups=dict(source.groups))
     others = other_modes(net) if switch_blocks else []
@@ -68,7 +68,8 @@ def evaluate_network(
             other.add(labels[0], changed, truth)
         if predictions is not None and number < MAX_PREDICTIONS:
             write_bytes(predictions / f"{stem}.png", encode_mask(labels[0], source.class_names))
-    return metrics.compute() | {other: counts.compute() for other, counts in switched.items()}
+    found = metrics.compute() | {other: counts.compute() for other, counts in switched.items()}
+    return read_part(PartMetrics, plain(found))
 
 
 def other_modes(net: Network) -> list[Mode]:
@@ -208,8 +209,8 @@ def open_run(run: Path, *, cache: Path, open_data: Opener = open_checked_source)
     return OpenedRun(record, config, load_model(run), source, pairs)
 
 
-def evaluate_run(run: Path, *, split: str, mode: Mode, cache: Path) -> dict[str, Any]:
-    """Return the figures of a finished run's network on one part of its own split.
+def evaluate_run(run: Path, *, split: str, mode: Mode, cache: Path) -> Evaluation:
+    """Return the metrics of a finished run's network on one part of its own split.
 
     Args:
         run: the run directory.
@@ -228,4 +229,4 @@ def evaluate_run(run: Path, *, split: str, mode: Mode, cache: Path) -> dict[str,
         raise ConfigError(f"{run} has arm {opened.config.arm!r}, which has no {what} to switch off")
     stems = getattr(opened.record.data.split, split)
     metrics = evaluate_network(net, source, stems, pairs, mode=mode, switch_blocks=mode == "on")
-    return {"run": str(run), "split": split, "mode": mode, "protocol": opened.config.protocol, "metrics": metrics}
+    return Evaluation(run=str(run), split=split, mode=mode, protocol=opened.config.protocol, metrics=metrics)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,15 @@ from numpy.typing import ArrayLike
 
 from smooth_attention.core.files import plain
 from smooth_attention.core.parts import read_part
-from smooth_attention.core.records import Measures, Record, Robustness, TrainMetrics, read_record, write_record
+from smooth_attention.core.records import (
+    AttentionMeasures,
+    MaskMeasures,
+    Measures,
+    Record,
+    TrainMetrics,
+    read_record,
+    write_record,
+)
 from smooth_attention.data.cache import CachedPairs
 from smooth_attention.data.folder import read_mask
 from smooth_attention.data.sources import Source
@@ -30,7 +37,7 @@ from smooth_attention.runs.robustness import measure_robustness, score, spaced_r
 MAX_TRAIN_IMAGES = 100
 MAX_ATTENTION_IMAGES = 16
 MAX_POSITIONS = 64
-MAP_FIGURES = {"total_variation": total_variation, "autocorrelation": autocorrelation}
+MAP_MEASURES = {"total_variation": total_variation, "autocorrelation": autocorrelation}
 
 
 def measure_run(
@@ -69,39 +76,36 @@ def measure_run(
     net, source, pairs, split = opened.net, opened.source, opened.pairs, record.data.split
     if lacks_measures:
         train = score_iou(net, source, evenly(split.train, MAX_TRAIN_IMAGES), pairs)
-        metrics = replace(metrics, train=read_part(TrainMetrics, plain(train)))
+        metrics = replace(metrics, train=train)
         masks = [directory / "predictions" / f"{stem}.png" for stem in split.test[:MAX_PREDICTIONS]]
-        measures = {
-            "attention": measure_attention(net, evenly(split.test, MAX_ATTENTION_IMAGES), pairs),
-            "masks": measure_masks(masks, source.class_names),
-        }
-        record = replace(record, measures=read_part(Measures, plain(measures)))
+        measures = Measures(
+            attention=measure_attention(net, evenly(split.test, MAX_ATTENTION_IMAGES), pairs),
+            masks=measure_masks(masks, source.class_names),
+        )
+        record = replace(record, measures=measures)
     if lacks_corruptions:
         seed = opened.config.split_seed
         robustness = measure_robustness(net, source, split.test, pairs, seed=seed)
-        metrics = replace(metrics, test=replace(metrics.test, corruptions=read_part(Robustness, plain(robustness))))
+        metrics = replace(metrics, test=replace(metrics.test, corruptions=robustness))
     record = replace(record, metrics=metrics)
     write_record(directory, record)
     return record
 
 
-def score_iou(net: Network, source: Source, stems: Sequence[str], pairs: CachedPairs) -> dict[str, Any]:
+def score_iou(net: Network, source: Source, stems: Sequence[str], pairs: CachedPairs) -> TrainMetrics:
     """Return pooled and per-image IoU at native size, by the rules of protocol ``standard``, and nothing dearer."""
     counts = []
     for stem, (logits,) in predict_pairs(net, stems, pairs, ["on"]):
         truth = source.read_labels(stem)
         counts.append(count_pixels(resized_labels(logits, truth.shape), truth, num_classes=source.num_labels))
     found = score(np.stack(counts), source)
-    return {
-        "pooled": {"iou": found["iou"]},
-        "per_image": {"iou": found["iou_per_image"]},
-        "num_images": len(stems),
-    }
+    by_convention = {"pooled": {"iou": found["iou"]}, "per_image": {"iou": found["iou_per_image"]}}
+    return read_part(TrainMetrics, plain({**by_convention, "num_images": len(stems)}))
 
 
 @torch.inference_mode()
-def measure_attention(net: Network, stems: Sequence[str], pairs: CachedPairs) -> dict[str, dict[str, float]] | None:
-    """Return the figures of the rows before and after smoothing; None without attention."""
+def measure_attention(net: Network, stems: Sequence[str], pairs: CachedPairs) -> AttentionMeasures | None:
+    """Return the measures of the rows before and after smoothing; None without attention."""
     if not any(isinstance(module, SmoothAttention) for module in net.modules()):
         return None
     found: dict[str, dict[str, list[np.ndarray]]] = {}
@@ -112,12 +116,13 @@ def measure_attention(net: Network, stems: Sequence[str], pairs: CachedPairs) ->
             if not isinstance(block, SmoothAttention):
                 continue
             for name, maps in attention_maps(block, x).items():
-                for figure, measure in MAP_FIGURES.items():
-                    found.setdefault(name, {}).setdefault(figure, []).append(measure(maps).ravel())
-    return {
-        name: {figure: mean_of(np.concatenate(values)) for figure, values in figures.items()}
-        for name, figures in found.items()
+                for measure, compute in MAP_MEASURES.items():
+                    found.setdefault(name, {}).setdefault(measure, []).append(compute(maps).ravel())
+    means = {
+        name: {measure: mean_of(np.concatenate(values)) for measure, values in measures.items()}
+        for name, measures in found.items()
     }
+    return read_part(AttentionMeasures, plain(means))
 
 
 def attention_maps(block: SmoothAttention, x: torch.Tensor) -> dict[str, np.ndarray]:
@@ -127,8 +132,8 @@ def attention_maps(block: SmoothAttention, x: torch.Tensor) -> dict[str, np.ndar
     return {name: rows_BMPN.unflatten(-1, tuple(x.shape[2:])).cpu().numpy() for name, rows_BMPN in rows.items()}
 
 
-def measure_masks(files: Sequence[Path], class_names: tuple[str, ...] | None) -> dict[str, Any]:
-    """Return the shape figures of written masks, mean over images."""
+def measure_masks(files: Sequence[Path], class_names: tuple[str, ...] | None) -> MaskMeasures:
+    """Return the shape measures of written masks, mean over images."""
     components, ratios = [], []
     for file in files:
         labels = read_mask(file, class_names)
@@ -136,7 +141,8 @@ def measure_masks(files: Sequence[Path], class_names: tuple[str, ...] | None) ->
         masks = [labels == label for label in wanted]
         components.append(mean_of([count_components(mask) for mask in masks]))
         ratios.append(mean_of([perimeter2_area(mask) for mask in masks]))
-    return {"components": mean_of(components), "perimeter2_area": mean_of(ratios), "images": len(files)}
+    means = {"components": mean_of(components), "perimeter2_area": mean_of(ratios), "images": len(files)}
+    return read_part(MaskMeasures, plain(means))
 
 
 def mean_of(values: ArrayLike) -> float:

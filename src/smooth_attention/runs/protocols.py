@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from smooth_attention.core.errors import DataError
+from smooth_attention.core.parts import read_part
+from smooth_attention.core.records import PaperMetrics, PaperProtocol
 from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.cache import CachedPairs, cached_pairs, cached_soft_pairs
 from smooth_attention.data.dataset import PairDataset, SoftPairDataset
@@ -80,21 +82,21 @@ def paper_split(source: Source, config: RunConfig) -> Split:
     return Split(train, (), test, tuple(warnings if leaks else ()))
 
 
-def paper_figures(metrics_file: Path, pairs: CachedPairs, split: Split) -> dict[str, Any]:
-    """Return the published figures of the best epoch on test, of the last epoch, and of a perfect predictor."""
+def paper_metrics(metrics_file: Path, pairs: CachedPairs, split: Split) -> PaperProtocol:
+    """Return the published metrics of the best epoch on test, of the last epoch, and of a perfect predictor."""
     epochs = [json.loads(line) for line in metrics_file.read_text(encoding="utf-8").splitlines()]
     best = max(epochs, key=lambda epoch: epoch["test_iou"])
     ceiling = paper_ceiling(np.asarray(pairs.masks[pairs.index[stem]], np.float32) / 255 for stem in split.test)
 
-    def figures(epoch: dict[str, Any]) -> dict[str, Any]:
-        return {"epoch": epoch["epoch"], **{name: epoch[f"test_{name}"] for name in PUBLISHED}}
+    def metrics_of(epoch: dict[str, Any]) -> PaperMetrics:
+        return read_part(PaperMetrics, {"epoch": epoch["epoch"], **{name: epoch[f"test_{name}"] for name in PUBLISHED}})
 
-    return {
-        "convention": PAPER_CONVENTION,
-        "best_test": figures(best),
-        "last": figures(epochs[-1]),
-        "ceiling": {name: ceiling[name] for name in PUBLISHED},
-    }
+    return PaperProtocol(
+        convention=PAPER_CONVENTION,
+        best_test=metrics_of(best),
+        last=metrics_of(epochs[-1]),
+        ceiling=read_part(PaperMetrics, {name: ceiling[name] for name in PUBLISHED}),
+    )
 
 
 PROTOCOLS = {

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 from smooth_attention.core.errors import DataError, OptionError
+from smooth_attention.core.files import plain
+from smooth_attention.core.parts import read_part
+from smooth_attention.core.records import Robustness
 from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.cache import CachedPairs
 from smooth_attention.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -45,7 +48,7 @@ def measure_robustness(
     corruptions: Sequence[str] = CORRUPTIONS,
     max_images: int = 64,
     mode: Mode = "on",
-) -> dict[str, Any]:
+) -> Robustness:
     """Return the IoU on corrupted images beside that on clean ones, and what small perturbations change.
 
     Images are altered at the network's size; the corruptions are made for 224 px, see :func:`corrupt`. Logits are
@@ -61,10 +64,10 @@ def measure_robustness(
         severities: which of 1 to 5.
         corruptions: which of :data:`CORRUPTIONS`.
         max_images: of more stems than this so many are taken, evenly spaced.
-        mode: ``"gate_off"`` or ``"bypass"`` switch the blocks for all figures.
+        mode: ``"gate_off"`` or ``"bypass"`` switch the blocks for all metrics.
 
     Returns:
-        Plain values, NaN where undefined:
+        None where undefined:
 
         - ``images``: how many were used; ``severities``
         - ``clean``: ``iou``, of counts added over images, and ``iou_per_image``, mean over images; of classes the mean
@@ -104,12 +107,13 @@ def measure_robustness(
                 figures.add_masks(clean_masks, masks, truths)
                 figures.add_rows(clean_inputs, inputs)
     scores = {condition: score(np.stack(found), source) for condition, found in counts.items()}
-    return {
+    found = {
         "images": num_images,
         "severities": list(severities),
         **summarise(scores, corruptions, severities),
         "stability": {name: figures.compute() for name, figures in stability.items()},
     }
+    return read_part(Robustness, plain(found))
 
 
 def check_request(stems: Sequence[str], severities: Sequence[int], corruptions: Sequence[str], max_images: int) -> None:
@@ -123,7 +127,7 @@ def check_request(stems: Sequence[str], severities: Sequence[int], corruptions: 
         )
 
 
-def measure_run_robustness(run: Path, *, split: str, mode: Mode, cache: Path) -> dict[str, Any]:
+def measure_run_robustness(run: Path, *, split: str, mode: Mode, cache: Path) -> Robustness:
     """Return the robustness of a finished run's network on one part of its split.
 
     Arguments and errors as in :func:`evaluate_run`, but for a mode that has nothing to switch.

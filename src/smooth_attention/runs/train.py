@@ -19,9 +19,13 @@ from smooth_attention.core.files import plain
 from smooth_attention.core.parts import read_part
 from smooth_attention.core.provenance import versions
 from smooth_attention.core.records import (
+    CardFacts,
+    CardMetrics,
+    CardPart,
     DataFacts,
     Diagnostics,
     Epochs,
+    PartMetrics,
     Record,
     Replicate,
     RunMetrics,
@@ -41,7 +45,7 @@ from smooth_attention.runs.config import RunConfig, make_config, read_config, wr
 from smooth_attention.runs.evaluate import evaluate_network
 from smooth_attention.runs.fit import fit
 from smooth_attention.runs.inputs import Opener, open_checked_source
-from smooth_attention.runs.protocols import PROTOCOLS, paper_figures
+from smooth_attention.runs.protocols import PROTOCOLS, paper_metrics
 
 
 def train(config: RunConfig, output: Path, *, cache: Path) -> Record:
@@ -114,12 +118,12 @@ def score(
     net.save_pretrained(output / "model")
     net = load_model(output).to(trainer.strategy.root_device)  # what is on disk is what is scored
     masks = output / "predictions"
-    metrics = {"test": evaluate_network(net, source, split.test, pairs, predictions=masks, switch_blocks=True)}
-    if split.val:
-        metrics["val"] = evaluate_network(net, source, split.val, pairs)
-    if config.protocol == "paper":
-        metrics["paper"] = paper_figures(output / "metrics.jsonl", pairs, split)
-    net.facts = card_facts(config, source, split, metrics)
+    metrics = RunMetrics(
+        test=evaluate_network(net, source, split.test, pairs, predictions=masks, switch_blocks=True),
+        val=evaluate_network(net, source, split.val, pairs) if split.val else None,
+        paper=paper_metrics(output / "metrics.jsonl", pairs, split) if config.protocol == "paper" else None,
+    )
+    net.facts = plain(card_facts(record, config, split, metrics.test))
     net.save_pretrained(output / "model")
     return replace(
         record,
@@ -131,21 +135,21 @@ def score(
             last=trainer.current_epoch - 1,
         ),
         seconds=Seconds(train=round(timer.time_elapsed("train"), 1), evaluate=round(time.monotonic() - started, 1)),
-        metrics=read_part(RunMetrics, plain(metrics)),
+        metrics=metrics,
         diagnostics=read_diagnostics(output / "metrics.jsonl"),
     )
 
 
-def card_facts(config: RunConfig, source: Source, split: Split, metrics: dict[str, Any]) -> dict[str, Any]:
+def card_facts(record: Record, config: RunConfig, split: Split, test: PartMetrics) -> CardFacts:
     """Return what the model card says of a training."""
-    return {
-        "arm": config.arm,
-        "data": source.name,
-        "images": {part: len(stems) for part, stems in split.parts().items()},
-        "protocol": config.protocol,
-        "replicate": {"fold": config.fold, "folds": split.folds, "seed": config.seed, "split_seed": config.split_seed},
-        "metrics": {"test": {name: metrics["test"][name] for name in ("pooled", "per_image")}},
-    }
+    return CardFacts(
+        arm=config.arm,
+        data=record.data.name,
+        images={part: len(stems) for part, stems in split.parts().items()},
+        protocol=config.protocol,
+        replicate=record.replicate,
+        metrics=CardMetrics(test=CardPart(pooled=test.pooled, per_image=test.per_image)),
+    )
 
 
 def is_done(config: RunConfig, output: Path) -> bool:

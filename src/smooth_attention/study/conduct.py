@@ -60,9 +60,11 @@ def forecast(config: StudyConfig, output: Path, executor: LocalExecutor, open_da
     source = "by finished runs"
     for dataset in plan.groups:
         runs = [run for run in plan.runs if run.dataset == dataset]
-        done = [(run, record) for run in runs if (record := record_of(output / run.directory)) and "seconds" in record]
+        records = ((run, record_of(output / run.directory)) for run in runs)
+        done = next(((run, record) for run, record in records if record and record.status == "done"), None)
         if done:
-            speeds[dataset] = done[0][0].speed_of(done[0][1])
+            run, record = done
+            speeds[dataset] = run.speed_of(record)
         else:
             speeds[dataset], source = executor.time(config.run_config(runs[0].config.data, arm)), "by timed steps"
     kept = keep_to_budget(config, lambda smaller: total_seconds(make_plan(smaller, open_data), speeds))

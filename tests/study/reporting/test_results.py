@@ -6,8 +6,7 @@ import csv
 import io
 from pathlib import Path
 
-from record_files import write_values
-from smooth_attention.core.records import read_record
+from record_files import read_values, write_values
 from smooth_attention.study.execution.collect import Study
 from smooth_attention.study.execution.load import load_study
 from smooth_attention.study.reporting.results import write_results
@@ -31,14 +30,14 @@ def test_results_hold_every_digit_in_plan_order(tmp_path: Path) -> None:
         (r.dataset, r.arm, str(r.fold), str(r.seed)) for r in study.results
     ]
     for row, result in zip(rows, study.results, strict=True):
-        record, test = result.record, result.record["metrics"]["test"]
+        record, test = result.record, result.record.metrics.test
         assert row["chosen"] == (result.chosen or "")
-        assert row["pooled_iou"] == repr(test["pooled"]["iou"])
-        assert row["per_image_hd95_px"] == repr(test["per_image"]["hd95_px"])
-        assert row["val_pooled_iou"] == repr(record["metrics"]["val"]["pooled"]["iou"])
-        assert row["mask_components"] == repr(record["measures"]["masks"]["components"])
-        gamma = record["diagnostics"].get("gamma")
-        assert row["gamma"] == ("" if gamma is None else repr(gamma[record["epoch"]["chosen"]]))
+        assert row["pooled_iou"] == repr(test.pooled.iou)
+        assert row["per_image_hd95_px"] == repr(test.per_image.hd95_px)
+        assert row["val_pooled_iou"] == repr(record.metrics.val.pooled.iou)
+        assert row["mask_components"] == repr(record.measures.masks.components)
+        gamma = record.diagnostics.gamma
+        assert row["gamma"] == ("" if gamma is None else repr(gamma[record.epoch.chosen]))
         assert row["gate_off_changed_pixels"] == ("" if gamma is None else "0.002")
         assert row["paper_last_iou"] == ""
 
@@ -47,7 +46,7 @@ def test_results_are_equal_bytes_wherever_and_whenever_the_runs_are(tmp_path: Pa
     for place, seconds in (("a", 1.5), ("b", 300.0)):
         study = make_study_records(tmp_path / place, arms=ARMS, seeds=2)
         for result in study.results:
-            write_values(result.directory, {**read_record(result.directory), "seconds": {"train": seconds}})
+            write_values(result.directory, {**read_values(result.directory), "seconds": {"train": seconds}})
         study = load_study(study.config, study.directory)
         write_results(study, tmp_path / place / "results.csv")
         write_tables(study, judge_study(study), tmp_path / place / "tables")

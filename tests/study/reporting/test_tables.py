@@ -56,13 +56,13 @@ def study(tmp_path: Path) -> Study:
 def test_figures_are_means_and_deviations_of_the_trainings(study: Study) -> None:
     table = figures_table(study, "flood")
     assert columns_of(table) == ["Arm", *METRIC_TITLES.values(), "IoU, pooled"]
-    tests = [result.record["metrics"]["test"] for result in study.of("flood", "smooth-0.4")]
+    tests = [result.record.metrics.test for result in study.of("flood", "smooth-0.4")]
     rows = {row["arm"]: row for row in read_csv(table.to_csv())}
     for name in METRIC_TITLES:
-        values = [test["per_image"][name] for test in tests]
+        values = [getattr(test.per_image, name) for test in tests]
         assert float(rows["smooth-0.4"][name]) == pytest.approx(np.mean(values))
         assert float(rows["smooth-0.4"][f"{name}_sd"]) == pytest.approx(np.std(values, ddof=1))
-    pooled = np.mean([test["pooled"]["iou"] for test in tests])
+    pooled = np.mean([test.pooled.iou for test in tests])
     assert texts(table)["smooth-0.4"][-1].startswith(f"{pooled:.3f} ± 0.00")
     assert texts(table)["smooth-0.4"][0].startswith("0.730 ± 0.00")
 
@@ -179,12 +179,14 @@ def test_published_figures_have_their_ceiling_and_are_never_bold(tmp_path: Path)
     table = paper_table(study, "flood")
     rows = read_csv(table.to_csv())
     assert [(row["threshold"], row["epoch"]) for row in rows[:2]] == [("0.1", "last"), ("0.1", "best on test")]
-    records = [result.record["metrics"]["paper"] for result in study.of("flood", "smooth-0.1")]
+    records = [result.record.metrics.paper for result in study.of("flood", "smooth-0.1")]
     for row, epoch in zip(rows, ("last", "best_test"), strict=False):
         for name in PUBLISHED:
-            assert float(row[name]) == pytest.approx(np.mean([record[epoch][name] for record in records]))
+            assert float(row[name]) == pytest.approx(
+                np.mean([getattr(getattr(record, epoch), name) for record in records])
+            )
     assert [row["threshold"] for row in rows[-2:]] == ["ceiling", "the paper's own"]
-    assert [float(rows[-2][name]) for name in PUBLISHED] == list(records[0]["ceiling"].values())
+    assert [float(rows[-2][name]) for name in PUBLISHED] == list(records[0].ceiling.written().values())
     assert [cell.text for cell in table.rows[-1][2:]] == ["not available"] * 6
     assert not any(cell.is_bold for row in table.rows for cell in row)
     assert "Nothing is bold: there is one number a training" in table.caption
@@ -194,10 +196,10 @@ def test_published_figures_have_their_ceiling_and_are_never_bold(tmp_path: Path)
 def test_diagnostics_are_those_of_the_chosen_epoch(study: Study) -> None:
     rows = {row["arm"]: row for row in read_csv(diagnostics_table(study, "flood").to_csv())}
     record = study.of("flood", "smooth-0.4")[0].record
-    epoch, diagnostics = record["epoch"]["chosen"], record["diagnostics"]
-    assert len(set(diagnostics["gamma"])) > 1
-    assert float(rows["smooth-0.4"]["gamma"]) == pytest.approx(diagnostics["gamma"][epoch])
-    assert float(rows["smooth-0.4"]["smoothed_fraction"]) == pytest.approx(diagnostics["smoothed_fraction"]["t"][epoch])
+    epoch, diagnostics = record.epoch.chosen, record.diagnostics
+    assert len(set(diagnostics.gamma)) > 1
+    assert float(rows["smooth-0.4"]["gamma"]) == pytest.approx(diagnostics.gamma[epoch])
+    assert float(rows["smooth-0.4"]["smoothed_fraction"]) == pytest.approx(diagnostics.smoothed_fraction["t"][epoch])
     assert float(rows["smooth-0.4"]["gate_off_changed_pixels"]) == pytest.approx(0.002)
     assert rows["attention"]["gate_off_changed_pixels"] == ""
     assert float(rows["attention"]["bypass_changed_pixels"]) == pytest.approx(0.01)
@@ -226,14 +228,14 @@ def test_robustness_is_the_mean_over_severities_and_trainings(tmp_path: Path) ->
     study = make_study_records(tmp_path, arms=ARMS, corruptions=True)
     table = robustness_table(study, "flood")
     rows = {row["arm"]: row for row in read_csv(table.to_csv())}
-    found = [result.record["metrics"]["test"]["corruptions"] for result in study.of("flood", "smooth-0.4")]
-    fog = np.mean([each["corruptions"]["fog"]["retention"] for each in found])
+    found = [result.record.metrics.test.corruptions for result in study.of("flood", "smooth-0.4")]
+    fog = np.mean([each.corruptions["fog"].retention for each in found])
     assert float(rows["smooth-0.4"]["fog"]) == pytest.approx(fog)
-    assert float(rows["smooth-0.4"]["retention"]) == pytest.approx(np.mean([each["retention"] for each in found]))
+    assert float(rows["smooth-0.4"]["retention"]) == pytest.approx(np.mean([each.retention for each in found]))
     assert float(rows["smooth-0.4"]["noise_row_distance"]) == pytest.approx(0.02)
     assert rows["none"]["noise_row_distance"] == ""
     assert float(rows["none"]["shift_mask_agreement"]) == pytest.approx(
-        np.mean([result.record["metrics"]["test"]["corruptions"]["stability"]["shift"]["mask_agreement"]
+        np.mean([result.record.metrics.test.corruptions.stability["shift"].mask_agreement
                  for result in study.of("flood", "none")])
     )  # fmt: skip
     assert "mean over severities 1, 3 and trainings" in table.caption

@@ -215,8 +215,8 @@ def test_interval_over_folds_widens_for_shared_training_images(tmp_path: Path) -
     estimate = estimate_over_runs(list(zip(results, values, strict=True)), has_folds=True)
     assert estimate is not None
     by_fold = np.reshape(values, (4, 2)).mean(1)
-    split = results[0].record["data"]["split"]
-    ratio = len(split["test"]) / len(split["train"])
+    split = results[0].record.data.split
+    ratio = len(split.test) / len(split.train)
     assert estimate.standard_error == pytest.approx(np.sqrt((1 / 4 + ratio) * by_fold.var(ddof=1)))
     assert estimate.degrees_of_freedom == 3
 

@@ -34,8 +34,8 @@ def test_fixed_split_gives_the_crossed_model_over_seeds_and_groups(tmp_path: Pat
     assert (len(paired.replicates), paired.num_images, paired.num_groups, paired.has_folds) == (4, 12, 4, False)
     table = np.zeros((4, 12))
     for row, (ours, theirs) in enumerate(zip(study.of("flood", "smooth-0.4"), study.of("flood", "none"), strict=True)):
-        images = zip(*(r.record["metrics"]["test"]["images"] for r in (ours, theirs)), strict=True)
-        table[row] = [a["iou"] - b["iou"] for a, b in images]
+        images = zip(*(r.record.metrics.test.images for r in (ours, theirs)), strict=True)
+        table[row] = [a.iou - b.iou for a, b in images]
     want = estimate_over_seeds(table.reshape(4, 4, 3).mean(-1))
     got = paired.estimate()
     assert (got.mean, got.standard_error) == (pytest.approx(want.mean), pytest.approx(want.standard_error))
@@ -48,8 +48,8 @@ def test_folds_give_the_corrected_t(tmp_path: Path) -> None:
     paired = pair_arms(study, "flood", "smooth-0.4", "none")
     assert paired is not None
     assert (paired.num_images, paired.by_fold().shape) == (24, (4, 1))
-    split = study.results[0].record["data"]["split"]
-    ratio = len(split["test"]) / len(split["train"])
+    split = study.results[0].record.data.split
+    ratio = len(split.test) / len(split.train)
     assert paired.estimate() == estimate_over_folds(paired.by_fold(), ratio)
     assert paired.by_fold().mean() == pytest.approx(0.03, abs=1e-3)
 
@@ -70,7 +70,7 @@ def test_undefined_figure_counts_as_one(tmp_path: Path) -> None:
     changed = edit(edit(study, "none", 0, empty), "none", 1, empty)
     paired = pair_arms(changed, "flood", "smooth-0.4", "none")
     assert paired is not None
-    ours = changed.of("flood", "smooth-0.4")[0].record["metrics"]["test"]["images"][0]["iou"]
+    ours = changed.of("flood", "smooth-0.4")[0].record.metrics.test.images[0].iou
     assert paired.differences[0][0] == ours - 1.0
 
 
@@ -91,9 +91,9 @@ def test_trained_interval_is_that_of_the_mean_over_images(tmp_path: Path) -> Non
     trained = paired.estimate_trained()
     means = np.mean(paired.differences, axis=0)
     reach = 1.96 * means.std(ddof=1) / np.sqrt(60)
-    assert trained["difference"] == pytest.approx(means.mean())
-    assert trained["low"] == pytest.approx(means.mean() - reach, abs=0.2 * reach)
-    assert trained["high"] == pytest.approx(means.mean() + reach, abs=0.2 * reach)
+    assert trained.difference == pytest.approx(means.mean())
+    assert trained.low == pytest.approx(means.mean() - reach, abs=0.2 * reach)
+    assert trained.high == pytest.approx(means.mean() + reach, abs=0.2 * reach)
 
 
 def test_more_replicates_are_asked_for_only_where_they_help(tmp_path: Path) -> None:

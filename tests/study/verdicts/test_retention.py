@@ -124,7 +124,7 @@ def test_retention_carries_its_set(tmp_path: Path) -> None:
     study = make_study_records(tmp_path, arms=ARMS, corruptions=True)
     found = retention_of(study.results[0])
     assert found is not None
-    measured = study.results[0].record["metrics"]["test"]["corruptions"]
-    assert found.value == measured["retention"]
+    measured = study.results[0].record.metrics.test.corruptions
+    assert found.value == measured.retention
     assert (found.given.severities, found.given.images) == ((1, 3), 10)
-    assert found.given.names == measured["corruptions"].keys()
+    assert found.given.names == measured.corruptions.keys()

@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from smooth_attention.core.errors import ConfigError
+from smooth_attention.core.records import Record
 from smooth_attention.data.sources import Source
 from smooth_attention.data.splits import Split, keep_share
 from smooth_attention.runs.config import RunConfig
@@ -66,10 +66,9 @@ class PlannedRun:
     def name(self) -> str:
         return f"{self.dataset} {self.arm} fold {self.fold} seed {self.seed}"
 
-    def speed_of(self, record: Mapping[str, Any]) -> Speed:
+    def speed_of(self, record: Record) -> Speed:
         """Return the speed at which this run was done."""
-        seconds = record["seconds"]
-        return Speed(seconds["train"] / self.steps, seconds["evaluate"] / self.images)
+        return Speed(record.seconds.train / self.steps, record.seconds.evaluate / self.images)
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,9 @@ def better_p_values(
         for arm in arms
         if arm != reference
         for metric in compared
-        if all(metric in images_of(result)[0] for name in (arm, reference) for result in study.of(dataset, name))
+        if all(
+            metric in images_of(result)[0].written() for name in (arm, reference) for result in study.of(dataset, name)
+        )
     }
     known = {cell: estimate for cell, estimate in estimates.items() if estimate is not None}
     corrected = correct_for_contrasts([estimate.p_value() for estimate in known.values()])

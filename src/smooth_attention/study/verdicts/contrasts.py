@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smooth_attention.core.records import ImageMetrics
+from smooth_attention.core.records import ImageMetrics, Interval
 from smooth_attention.runs.compare import interval
 from smooth_attention.study.execution.collect import Result, Study
 from smooth_attention.study.statistics import (
@@ -77,8 +77,8 @@ class Paired:
             return estimate_over_folds(self.by_fold(), self.test_over_train)
         return estimate_over_seeds(*self.by_group())
 
-    def estimate_trained(self) -> dict[str, float | None]:
-        """Return difference, low, high of an interval that resamples groups of images: these trained networks only."""
+    def estimate_trained(self) -> Interval:
+        """Return the difference with an interval that resamples groups of images: these trained networks only."""
         sums: dict[str, float] = {}
         sizes: dict[str, int] = {}
         for stems, row in zip(self.images, self.differences, strict=True):

@@ -116,7 +116,7 @@ def make_finding(
     estimate, paired = evidence.estimate, evidence.paired
     is_bounded = estimate is not None and np.isfinite(estimate.standard_error)
     low, high = estimate.interval() if estimate is not None and is_bounded else (None, None)
-    trained = paired.estimate_trained() if paired else {"low": None, "high": None}
+    trained = paired.estimate_trained() if paired else None
     finding = Finding(
         dataset=evidence.dataset,
         arm=evidence.arm,
@@ -130,8 +130,8 @@ def make_finding(
         high=high,
         p=p_different(estimate),
         p_corrected=p_corrected,
-        trained_low=trained["low"],
-        trained_high=trained["high"],
+        trained_low=trained.low if trained else None,
+        trained_high=trained.high if trained else None,
         smallest=paired.smallest() if paired else None,
         verdict=verdict,
         sentence="",
