@@ -3,16 +3,17 @@
 import pytest
 import torch
 
-from smooth_attention.core.arms import RIVALS
+from smooth_attention.core.arms import GATED, RIVALS, ROWS, SPECS
 from smooth_attention.core.errors import OptionError
 from smooth_attention.models import ARMS, SmoothAttention, resolve_arm
-from smooth_attention.models.arms import build_block
+from smooth_attention.models.arms import BLOCKS, FILTERS, build_block
 from smooth_attention.models.blocks import Block
 from smooth_attention.models.controls import BoxBlur, RandomSmoothAttention
 from smooth_attention.models.rivals import MedianFilter, Rival
 
-ATTENTION_ARMS = ("attention", "attention-unscaled", "always", "random")
-WITH_BLOCK = [arm for arm in ARMS if arm not in ("none", "median")]
+ATTENTIVE = [row.name for row in ROWS if row.any_grid]
+WITH_BLOCK = [row.name for row in ROWS if row.block != "none"]
+FILTERED = [row.name for row in ROWS if row.filter]
 # nl refuses gamma_init=0: its last normalisation starts at 0 as well, and then neither would get a gradient
 WITH_GAMMA_ZERO = [arm for arm in WITH_BLOCK if arm != "nl"]
 
@@ -29,6 +30,11 @@ def network_tensors(net):
 def find_block(net):
     (block,) = (module for module in net.modules() if isinstance(module, Block))
     return block
+
+
+def test_rows_name_what_can_be_built():
+    assert {row.block for row in ROWS} == {"none", *BLOCKS}
+    assert {row.filter for row in ROWS} == {None, *FILTERS}
 
 
 @pytest.mark.parametrize(
@@ -51,8 +57,8 @@ def find_block(net):
         ("random", {"fraction": 0.25}, "random", {"fraction": 0.25}),
         *((arm, {}, arm, {}) for arm in RIVALS),
         *((arm, {"reduction": 4, "gamma_init": 0.1}, arm, {"reduction": 4, "gamma_init": 0.1}) for arm in RIVALS),
-        ("median", {}, "median", {}),
-        ("median", {"gamma_init": 0.1}, "median", {}),
+        *((arm, {}, SPECS[arm].filter, {}) for arm in FILTERED),
+        *((arm, {"gamma_init": 0.1}, SPECS[arm].filter, {}) for arm in FILTERED),
     ],
     ids=str,
 )
@@ -67,7 +73,7 @@ def test_arm_resolves_to_block_and_options(arm, given, block, options):
         (("always", {}), ("smooth", {"threshold": -1.0})),
         (("smooth", {}), ("smooth", {"threshold": 0.4})),
         (("none", {}), ("none", {"gamma_init": 0.1})),
-        (("median", {}), ("median", {"gamma_init": 0.1})),
+        *(((arm, {}), (arm, {"gamma_init": 0.1})) for arm in FILTERED),
     ],
     ids=str,
 )
@@ -81,21 +87,19 @@ def test_arms_by_default_all_differ():
 
 
 def test_arm_unknown_is_refused():
-    with pytest.raises(
-        OptionError, match=r"an arm is one of none, blur, .*, median, got 'smoth'; did you mean smooth\?"
-    ):
+    with pytest.raises(OptionError, match=rf"an arm is one of {', '.join(ARMS)}, got 'smoth'; did you mean smooth\?"):
         resolve_arm("smoth")
 
 
 @pytest.mark.parametrize("rule", [{"threshold": 0.4}, {"fraction": 0.25}], ids=str)
-@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm not in ("smooth", "random")])
+@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm not in GATED])
 def test_arm_without_gate_refuses_a_rule(arm, rule):
     ((name, value),) = rule.items()
     with pytest.raises(OptionError, match=f"arm '{arm}' takes neither threshold nor fraction, got .*{name}={value}"):
         resolve_arm(arm, **rule)
 
 
-@pytest.mark.parametrize("arm", ["smooth", "random"])
+@pytest.mark.parametrize("arm", GATED)
 def test_arm_with_two_rules_is_refused(arm):
     with pytest.raises(OptionError, match=r"exclude each other, got threshold=0.4, fraction=0.25; give one"):
         resolve_arm(arm, threshold=0.4, fraction=0.25)
@@ -105,7 +109,6 @@ def test_arm_with_two_rules_is_refused(arm):
     ("name", "kind"),
     [
         ("none", torch.nn.Identity),
-        ("median", torch.nn.Identity),
         ("smooth", SmoothAttention),
         ("random", RandomSmoothAttention),
         ("blur", BoxBlur),
@@ -119,7 +122,8 @@ def test_block_is_built_by_name(name, kind):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("sharp", {}, "a block is one of none, smooth, random, blur, se, cbam, gc, nl, scse, median, got 'sharp'"),
+        ("sharp", {}, f"a block is one of none, {', '.join(BLOCKS)}, got 'sharp'"),
+        *((name, {}, f"a block is one of none, .*, got '{name}'") for name in FILTERS),
         ("none", {"threshold": 0.4}, "block 'none' has no options, got threshold; leave them out"),
         ("smooth", {"treshold": 0.4}, "block 'smooth' does not take these options: .*'treshold'"),
         ("smooth", {"heads": 3}, "got channels=8 and heads=3; take a divisor of 8, such as 2"),
@@ -156,7 +160,7 @@ def test_arms_share_the_initial_weights_they_have_in_common(make_network, arm):
     assert got.keys() == want.keys()
     for name, tensor in want.items():
         assert torch.equal(got[name], tensor), name
-    if arm in ATTENTION_ARMS:
+    if arm in ATTENTIVE:
         published = find_block(make_network("smooth")).state_dict()
         for name, tensor in find_block(net).state_dict().items():
             assert torch.equal(tensor, published[name]), name
@@ -192,6 +196,7 @@ def test_arm_nl_starts_as_no_block(make_network, images):
 def test_arm_median_is_no_block_and_filters_what_the_network_gives(make_network, images):
     none, net = make_network("none").eval(), make_network("median").eval()
     assert not [module for module in net.modules() if isinstance(module, Block)]
+    assert (net.recipe["block"], net.recipe["filter"]) == ("none", "median")
     with torch.no_grad():
         logits = none(images) - none(images).median()
         torch.testing.assert_close(net(images), MedianFilter(size=5).eval()(none(images)), rtol=0, atol=0)

@@ -14,6 +14,7 @@ from smooth_attention.models import PaperUNet, Preprocessing, create_model, inse
 from smooth_attention.models.card import write_card
 
 UNET = recipes.UNET | {"block_options": {"threshold": 0.35}}
+FILTERED = {**UNET, "block": "none", "block_options": {}, "filter": "median", "filter_options": {"size": 7}}
 PAPER = recipes.PAPER | {"block_options": {"scale": 1.0, "fraction": 0.25}}
 
 
@@ -130,7 +131,11 @@ def test_card_tells_the_figures_with_their_convention(card):
         (PAPER, "smooth, scale 1.0, fraction 0.25, at stride 32"),
         ({**UNET, "block_options": {}}, "plain attention (smooth without threshold), at encoder maps [-2]"),
         ({**UNET, "block": "se", "block_options": {"reduction": 8}}, "se, reduction 8, at encoder maps [-2]"),
-        ({**UNET, "block": "median", "block_options": {}}, "median, on the mask"),
+        (FILTERED, "median, size 7, on the mask"),
+        (
+            {**FILTERED, **{name: UNET[name] for name in ("block", "block_options")}},
+            "smooth, threshold 0.35, at encoder maps [-2]; median, size 7, on the mask",
+        ),
         ({**UNET, "block": "none", "block_options": {}}, "none"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -286,14 +286,24 @@ def test_median_refuses_a_window_without_a_centre_or_neighbours(size):
         MedianFilter(size=size)
 
 
-def test_median_is_built_as_a_filter_and_not_as_a_block():
-    assert isinstance(build_block("median", 8), torch.nn.Identity)
+def test_filter_is_built_by_name():
     assert str(build_filter("median")) == "MedianFilter(size=5)"
     assert build_filter("median", {"size": 7}).size == 7
-    for block in ("none", "smooth", "se"):
-        assert isinstance(build_filter(block, {"threshold": 0.4}), torch.nn.Identity)
-    with pytest.raises(OptionError, match=r"block 'median' does not take these options: .*'width'"):
-        build_filter("median", {"width": 7})
+    assert isinstance(build_filter(None), torch.nn.Identity)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("median", {"width": 7}, "filter 'median' does not take these options: .*'width'"),
+        ("medina", {}, r"a filter is one of .*, got 'medina'; did you mean median\?"),
+        ("smooth", {}, "a filter is one of .*, got 'smooth'"),
+    ],
+    ids=str,
+)
+def test_filter_unknown_or_with_foreign_options_is_refused(name, options, message):
+    with pytest.raises(OptionError, match=message):
+        build_filter(name, options)
 
 
 @pytest.mark.parametrize("num_classes", [1, 3])

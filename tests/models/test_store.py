@@ -21,7 +21,14 @@ from smooth_attention.models import (
     resolve_arm,
 )
 from smooth_attention.models.network import Network
+from smooth_attention.models.rivals import MedianFilter
 from smooth_attention.models.saved import digest, digest_file
+
+FILTER = {"block": "median", "block_options": {"size": 3}}
+NETWORKS = {
+    "paper": lambda **block: PaperUNet(None, threshold=None, **block),
+    "unet": lambda **block: create_model("unet", encoder_weights=None, **block),
+}
 
 
 @pytest.fixture
@@ -130,6 +137,28 @@ def test_network_of_other_form_is_read_back_bit_for_bit(images, tmp_path, sealed
     net.save_pretrained(tmp_path / "saved")
     torch.manual_seed(99)
     assert_read_back(net, load_model(tmp_path / "saved"), images)
+
+
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+def test_recipe_with_a_filter_in_place_of_its_block_is_read_back_bit_for_bit(make, images, tmp_path, sealed):
+    """As recipes were before a filter had its own field."""
+    net = make(**FILTER)
+    older = {name: value for name, value in net.recipe.items() if name not in ("filter", "filter_options")} | FILTER
+    net.save_pretrained(tmp_path / "saved")
+    edit_and_reseal(tmp_path / "saved", lambda config: config.update(network=older))
+    again = load_model(tmp_path / "saved")
+    assert_read_back(net, again, images)
+    assert str(again.mask_filter) == "MedianFilter(size=3)"
+
+
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+def test_recipe_with_a_block_and_a_filter_is_built_with_both(make, images, tmp_path):
+    net = make(block="blur", block_options={"gamma_init": 1.0}).eval()
+    net.save_pretrained(tmp_path / "saved")
+    edit_and_reseal(tmp_path / "saved", lambda config: config["network"].update(filter="median", filter_options={}))
+    again = load_model(tmp_path / "saved")
+    with torch.no_grad():
+        assert torch.equal(again(images), MedianFilter().eval()(net(images)))
 
 
 def test_network_with_inserted_block_is_read_back_bit_for_bit(make_network, images, tmp_path, sealed):
@@ -351,6 +380,7 @@ def test_config_that_is_no_mapping_is_refused(saved):
     [
         ({"kind": "deeplab"}, "a network's kind is 'paper' or 'smp', got 'deeplab'"),
         ({"block": "sharp"}, "a block is one of none, smooth, random, blur, .*, got 'sharp'"),
+        ({"filter": "mean"}, "a filter is one of median, got 'mean'"),
         ({"classes": None}, ".*None.*"),
         ({"classes": 10**13}, ".*"),
         ({"block_options": {"treshold": 0.4}}, "block 'smooth' does not take these options: .*treshold"),

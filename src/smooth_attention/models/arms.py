@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from torch import nn
@@ -28,14 +28,14 @@ def resolve_arm(
 ) -> tuple[str, dict[str, Any]]:
     """Return the block's name and options of an arm; two arms with equal results are one.
 
-    What each arm puts into the network stands in its row of :mod:`smooth_attention.core.arms`; of ``median``, whose
-    filter is no block, the filter's name is returned.
+    What each arm puts into the network stands in its row of :mod:`smooth_attention.core.arms`; of an arm with a filter
+    of the mask, the filter's name is returned.
 
     Args:
         arm: one of :data:`ARMS`.
         threshold: for ``smooth`` and ``random``.
         fraction: for ``smooth`` and ``random``, instead of the threshold.
-        block_options: further options of the block, e.g. ``gamma_init``, ``heads``; ``none`` and ``median`` take none.
+        block_options: further options of the block, e.g. ``gamma_init``, ``heads``; an arm without block takes none.
 
     Raises:
         OptionError: on an unknown arm, or a threshold or fraction for an arm that has none.
@@ -60,40 +60,59 @@ def resolve_arm(
 
 
 def build_block(block: str, channels: int, options: Mapping[str, Any] | None = None) -> nn.Module:
-    """Return a block for a feature map of ``channels`` channels; ``"none"`` is the identity, as is a filter's place.
+    """Return a block for a feature map of ``channels`` channels; ``"none"`` is the identity.
 
     Raises:
         OptionError: on an unknown block or option.
     """
     options = dict(options or {})
-    check_block(block)
-    if block == "none" and options:
+    check_known("block", block, ("none", *BLOCKS))
+    if block != "none":
+        return build("block", BLOCKS, block, channels, **options)
+    if options:
         raise OptionError(f"block 'none' has no options, got {', '.join(options)}; leave them out")
-    return nn.Identity() if block in ("none", *FILTERS) else build(BLOCKS, block, channels, **options)
+    return nn.Identity()
 
 
-def build_filter(block: str, options: Mapping[str, Any] | None = None) -> nn.Module:
-    """Return the post-processing of the logits that ``block`` stands for, for most the identity.
+def build_filter(name: str | None, options: Mapping[str, Any] | None = None) -> nn.Module:
+    """Return the post-processing of the logits by that name, the identity for None.
 
     Raises:
-        OptionError: on an unknown option.
+        OptionError: on an unknown filter or option.
     """
-    return build(FILTERS, block, **dict(options or {})) if block in FILTERS else nn.Identity()
+    if name is None:
+        return nn.Identity()
+    check_known("filter", name, FILTERS)
+    return build("filter", FILTERS, name, **dict(options or {}))
 
 
-def build(known: Mapping[str, Callable[..., nn.Module]], block: str, *args: Any, **options: Any) -> nn.Module:
+def separate_filter(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a network's recipe with its filter, if it has one, in ``filter`` and ``filter_options``.
+
+    ``create_model`` takes a filter by name as its ``block``, and the recipes of models saved earlier have it there.
+    """
+    if recipe.get("block") not in FILTERS:
+        return dict(recipe)
+    moved = {"filter": recipe["block"], "filter_options": recipe.get("block_options", {})}
+    return {**recipe, "block": "none", "block_options": {}, **moved}
+
+
+def build(kind: str, known: Mapping[str, Callable[..., nn.Module]], name: str, *args: Any, **options: Any) -> nn.Module:
     try:
-        return known[block](*args, **options)
+        return known[name](*args, **options)
     except TypeError as error:
-        raise OptionError(f"block {block!r} does not take these options: {error}") from error
+        raise OptionError(f"{kind} {name!r} does not take these options: {error}") from error
 
 
 def check_block(block: str) -> None:
-    """Raise unless ``block`` is known.
+    """Raise unless a network takes ``block``: a block, a filter of its mask, or ``"none"``.
 
     Raises:
-        OptionError: naming those that are.
+        OptionError: naming those that it takes.
     """
-    known = ["none", *BLOCKS, *FILTERS]
-    if block not in known:
-        raise OptionError(f"a block is one of {', '.join(known)}, got {block!r}; {suggest(block, known)}")
+    check_known("block", block, ("none", *BLOCKS, *FILTERS))
+
+
+def check_known(kind: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise OptionError(f"a {kind} is one of {', '.join(known)}, got {name!r}; {suggest(name, known)}")

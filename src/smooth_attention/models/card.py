@@ -104,9 +104,11 @@ def describe_network(recipe: Mapping[str, Any]) -> str:
 
 
 def describe_block(recipe: Mapping[str, Any]) -> str:
-    """Return the network's block, and those that ``insert`` put into it, with their options and places."""
+    """Return the network's block, its filter and the blocks that ``insert`` put into it, with options and places."""
     place = f"at encoder maps {list(recipe['stages'])}" if "stages" in recipe else "at stride 32"
-    blocks = [(recipe["block"], recipe["block_options"], "on the mask" if recipe["block"] == "median" else place)]
+    blocks = [(recipe["block"], recipe["block_options"], place)]
+    if "filter" in recipe:
+        blocks.append((recipe["filter"], recipe["filter_options"], "on the mask"))
     blocks += [(each["block"], each["block_options"], f"after {each['module']}") for each in recipe.get("inserted", [])]
     shown = [
         ", ".join([name_block(block, options), *(f"{key} {value}" for key, value in options.items()), where])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from smooth_attention.core.arms import ROWS
 from smooth_attention.core.errors import OptionError, ShapeError
 from smooth_attention.core.names import suggest
-from smooth_attention.models.arms import BLOCKS, build_block
+from smooth_attention.models.arms import BLOCKS, build_block, check_known
 from smooth_attention.models.blocks import block_mode, evaluation_mode
 from smooth_attention.models.network import Network
 
@@ -79,8 +79,7 @@ def insert(
           (value): Conv2d(8, 8, kernel_size=(1, 1), stride=(1, 1))
         )
     """
-    if block not in BLOCKS:
-        raise OptionError(f"a block to insert is one of {', '.join(BLOCKS)}, got {block!r}; {suggest(block, BLOCKS)}")
+    check_known("block to insert", block, BLOCKS)
     if not modules:
         raise OptionError("insert needs the names of modules and their channels, got none; such as {'layer3': 256}")
     check_names(net, modules)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smooth_attention.core.errors import OptionError, ShapeError
-from smooth_attention.models.arms import build_filter
+from smooth_attention.models.arms import build_filter, separate_filter
 from smooth_attention.models.hub import push
 from smooth_attention.models.preprocessing import Preprocessing
 from smooth_attention.models.saved import write_saved
@@ -24,11 +24,12 @@ class Network(nn.Module):
     the border, and the logits cropped.
 
     Attributes:
-        recipe: keyword arguments that build the same network again, with its kind; plain JSON values.
+        recipe: what builds the same network again: its kind, its block and, where its mask is filtered, ``filter`` and
+            ``filter_options``; plain JSON values.
         preprocessing: set by training; the ImageNet convention at 224 px before.
         facts: what the model card says of training: ``arm``, ``data``, ``images``, ``protocol``, ``replicate``,
             ``metrics``, ``licence``; empty before.
-        mask_filter: post-processing of the logits, the identity but for arm ``median``.
+        mask_filter: post-processing of the logits, the identity where the recipe has no filter.
     """
 
     recipe: dict[str, Any]
@@ -37,10 +38,10 @@ class Network(nn.Module):
 
     def __init__(self, recipe: Mapping[str, Any]) -> None:
         super().__init__()
-        self.recipe = dict(recipe)
+        self.recipe = separate_filter(recipe)
         self.preprocessing = Preprocessing()
         self.facts = {}
-        self.mask_filter = build_filter(self.recipe.get("block", "none"), self.recipe.get("block_options"))
+        self.mask_filter = build_filter(self.recipe.get("filter"), self.recipe.get("filter_options"))
 
     @property
     def stride(self) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from smooth_attention.core.arms import DEFAULT_THRESHOLD, GATED
 from smooth_attention.core.errors import ConfigError
-from smooth_attention.models.arms import build_block
+from smooth_attention.models.arms import build_block, check_block
 from smooth_attention.models.network import Network, check_classes
 from smooth_attention.models.saved import read_weights
 
@@ -52,6 +52,7 @@ class PaperUNet(Network):
         block: str = "smooth",
         block_options: Mapping[str, Any] | None = None,
     ) -> None:
+        check_block(block)
         options = paper_block_options(block, threshold, block_options)
         super().__init__({"kind": "paper", "classes": check_classes(classes), "block": block, "block_options": options})
         self.encoder = resnet18_children(encoder_weights)
@@ -61,7 +62,7 @@ class PaperUNet(Network):
             layers += [nn.ConvTranspose2d(width, following, kernel_size=2, stride=2), nn.ReLU(inplace=True)]
         self.decoder = nn.Sequential(*layers[:-1])
         # last, so that the rest has the same initial weights whatever the block
-        self.smooth_attention = build_block(block, WIDTHS[0], options)
+        self.smooth_attention = build_block(self.recipe["block"], WIDTHS[0], self.recipe["block_options"])
 
     def decode(self, x: Tensor) -> Tensor:
         logits: Tensor = self.decoder(self.smooth_attention(self.encoder(x)))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from smooth_attention.core.errors import ConfigError, OptionError
 from smooth_attention.core.names import suggest
 from smooth_attention.core.networks import ARCHITECTURES, default_stages
-from smooth_attention.models.arms import FILTERS, build_block, check_block
+from smooth_attention.models.arms import build_block, check_block
 from smooth_attention.models.blocks import evaluation_mode
 from smooth_attention.models.network import Network, check_classes
 from smooth_attention.models.saved import read_weights
@@ -141,8 +141,8 @@ def create_model(
         encoder_weights: ``"imagenet"`` (downloaded by SMP), ``None`` or ``"none"``, or a file with a state dict of
             the encoder.
         classes: number of logits L; 1 is a binary task.
-        block: ``"smooth"``, ``"random"``, ``"blur"``, a rival such as ``"se"``, the mask's filter ``"median"``, or
-            ``"none"``; the arms' table names all.
+        block: ``"smooth"``, ``"random"``, ``"blur"``, a rival such as ``"se"``, a filter of the mask such as
+            ``"median"``, or ``"none"``; the arms' table names all.
         block_options: options of the block, e.g. ``{"threshold": 0.4}``; see :class:`SmoothAttention`.
         stages: indices into the encoder's feature maps; 0 is the image, -1 the deepest. ``None`` is -2, or -1 where
             the decoder does not read that map.
@@ -180,7 +180,8 @@ def create_model(
     }
     net = SMPNetwork(recipe, encoder_weights)
     read = find_read_maps(net)
-    if block not in ("none", *FILTERS) and (unread := [int(i) for i in net.model.encoder.blocks if int(i) not in read]):
+    unread = [int(stage) for stage in net.model.encoder.blocks if int(stage) not in read]
+    if net.recipe["block"] != "none" and unread:
         raise OptionError(
             f"the decoder of {arch} reads the maps {read} of {encoder_name}, a block after {unread[0]} would change "
             f"nothing; use stages={tuple(read[-1:])}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 from smooth_attention.core.errors import DataError, OptionError
+from smooth_attention.models.arms import build_filter, separate_filter
 from smooth_attention.models.hub import fetch, is_hub_name
 from smooth_attention.models.insertion import place
 from smooth_attention.models.network import Network
@@ -13,7 +16,8 @@ from smooth_attention.models.paper import PaperUNet
 from smooth_attention.models.saved import CONFIG, read_saved
 from smooth_attention.models.smp import SMPNetwork
 
-SMP_RECIPE = ("arch", "encoder_name", "classes", "block", "block_options", "stages", "smp_options")
+FILTER = ("filter", "filter_options")
+SMP_RECIPE = ("arch", "encoder_name", "classes", "block", "block_options", *FILTER, "stages", "smp_options")
 
 
 def load_model(run_or_dir_or_hub_name: str | Path) -> Network:
@@ -70,20 +74,23 @@ def find_directory(run_or_dir_or_hub_name: str | Path) -> Path:
     return directory
 
 
-def build(recipe: dict[str, object]) -> Network:
+def build(recipe: Mapping[str, Any]) -> Network:
     """Return the network of a recipe, with random weights."""
+    recipe = separate_filter(recipe)
     inserted = recipe.get("inserted", [])
     options = {name: value for name, value in recipe.items() if name not in ("kind", "inserted")}
     network: Network
     if recipe.get("kind") == "paper":
-        network = PaperUNet(encoder_weights=None, threshold=None, **options)  # type: ignore[arg-type]
+        named = {name: value for name, value in options.items() if name not in FILTER}
+        network = PaperUNet(encoder_weights=None, threshold=None, **named)
+        network.mask_filter = build_filter(recipe.get("filter"), recipe.get("filter_options"))
     elif recipe.get("kind") == "smp":
         if unknown := options.keys() - SMP_RECIPE:
             raise OptionError(f"a recipe of kind 'smp' holds {', '.join(SMP_RECIPE)}, got {', '.join(sorted(unknown))}")
         network = SMPNetwork({"kind": "smp", **options}, encoder_weights=None)
     else:
         raise OptionError(f"a network's kind is 'paper' or 'smp', got {recipe.get('kind')!r}")
-    for item in inserted:  # type: ignore[attr-defined]
+    for item in inserted:
         place(network, **item)
     network.recipe = recipe
     return network
