@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from record_files import write_values
+from smooth_attention.core.arms import DEFAULT_THRESHOLD, ROWS, SPECS
 from smooth_attention.core.files import write_json, write_text
 from smooth_attention.core.provenance import versions
 from smooth_attention.core.records import METRIC_TITLES
@@ -25,8 +26,8 @@ from smooth_attention.study.execution.collect import Study
 from smooth_attention.study.execution.load import PLAN_FILE, STUDY_FILE, load_study
 
 THRESHOLDS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
-ATTENTIVE = ("attention", "attention-unscaled", "smooth", "always", "random")
-GATED = ("smooth", "always", "random")
+ATTENTIVE = [row.name for row in ROWS if row.any_grid]
+SMOOTHING = [row.name for row in ROWS if row.is_gated or "threshold" in row.options]
 EPOCHS = 4
 SWEPT = 1e-3  # how much later epochs move the diagnostics
 
@@ -206,20 +207,21 @@ def group_of(stem: str, group_size: int) -> str:
 def switched(arm: StudyArm, iou: np.ndarray) -> dict[str, Any]:
     """Return what changes with the gate off and with the block bypassed, where there is one."""
     name, pooled = arm.settings["arm"], float(iou.mean()) + 0.01
-    modes = {"gate_off": name in GATED, "bypass": name != "none"}
+    modes = {"gate_off": name in SMOOTHING, "bypass": name != "none"}
     drops = {"gate_off": (0.004, 0.002), "bypass": (0.02, 0.01)}
     return {m: {"iou": pooled - drops[m][0], "changed_pixels": drops[m][1]} for m, has in modes.items() if has}
 
 
 def block_figures(config: RunConfig, epoch: int) -> dict[str, float]:
     """Return what a line of ``metrics.jsonl`` says of the block."""
-    if config.arm in ("none", "median"):
+    spec = SPECS[config.arm]
+    if spec.block == "none":
         return {}
     figures = {"gamma": 0.1 + SWEPT * epoch, "share_of_output": 0.05 + SWEPT * epoch}
     if config.arm not in ATTENTIVE:
         return figures
-    threshold = 0.4 if config.threshold is None else config.threshold
-    rule = {"attention": 0.0, "attention-unscaled": 0.0, "always": 1.0}.get(config.arm, 0.8 - 0.7 * threshold)
+    threshold = DEFAULT_THRESHOLD if config.threshold is None else config.threshold
+    rule = 0.8 - 0.7 * threshold if spec.is_gated else float(config.arm in SMOOTHING)
     figures["smoothed_fraction.t"] = config.fraction or rule
     figures |= {f"smoothed_fraction.{t}": 0.8 - 0.7 * t for t in THRESHOLDS}
     return figures | {"max_probability": 0.3, "sink_share": 0.02}
@@ -264,7 +266,7 @@ def add_measures(record: dict[str, Any], config: RunConfig, mean_iou: float) -> 
     split = record["data"]["split"]
     record["metrics"]["train"] = {**train, "num_images": min(100, len(split["train"]))}
     plain = {"total_variation": 0.5, "autocorrelation": 0.3}
-    smoothed = {"total_variation": 0.4, "autocorrelation": 0.5} if config.arm in GATED else plain
+    smoothed = {"total_variation": 0.4, "autocorrelation": 0.5} if config.arm in SMOOTHING else plain
     nudge = 1e-3 * config.seed
     attention = {
         name: {figure: value + nudge for figure, value in figures.items()}

@@ -11,7 +11,8 @@ from torch import nn
 import smooth_attention as sa
 from smooth_attention.core.errors import OptionError, ShapeError
 from smooth_attention.models import Block, block_mode
-from smooth_attention.models.insertion import WithBlock
+from smooth_attention.models.arms import BLOCKS, FILTERS
+from smooth_attention.models.insertion import ANY_GRID, WithBlock
 
 
 class SkipConnection(nn.Module):
@@ -342,7 +343,7 @@ def test_module_and_a_part_of_it_both_take_a_block(plain, x, modules):
     assert_same_state(sa.remove(widened).state_dict(), plain.state_dict())
 
 
-@pytest.mark.parametrize("block", ["random", "blur", "se", "cbam", "gc", "scse"])
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block != "nl"])  # nl refuses gamma_init=0
 def test_every_block_starts_as_the_identity_with_gamma_zero(plain, x, block):
     widened = sa.insert(plain, {"enter": 8}, block=block, block_options={"gamma_init": 0.0, **SMALL.get(block, {})})
     assert_equal(run(widened, x), run(plain, x))
@@ -353,7 +354,7 @@ def test_every_block_starts_as_the_identity_with_gamma_zero(plain, x, block):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
-@pytest.mark.parametrize("block", ["smooth", "random", "blur", "se", "cbam", "gc", "nl", "scse"])
+@pytest.mark.parametrize("block", BLOCKS)
 def test_block_keeps_the_memory_layout(plain, x, block, layout):
     """With another layout, what follows would choose another kernel, and round otherwise."""
     widened = sa.insert(plain.eval(), {"enter": 8}, block=block, block_options=SMALL.get(block))
@@ -478,7 +479,7 @@ def test_module_without_a_fitting_feature_map_is_refused(modules, message):
         sa.insert(Odd(), modules, sample=torch.zeros(1, 3, 10, 6))
 
 
-@pytest.mark.parametrize("block", ["blur", "se", "cbam", "gc", "nl", "scse"])
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block not in ANY_GRID])
 def test_block_of_images_is_refused_in_volumes(block):
     with pytest.raises(
         ShapeError, match=rf"block '{block}' needs a feature map \(B, C, H, W\), module '0' gives \(1, 8"
@@ -489,9 +490,8 @@ def test_block_of_images_is_refused_in_volumes(block):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"block": "smoth"}, r"a block to insert is one of smooth, .*, scse, got 'smoth'; did you mean smooth\?"),
-        ({"block": "median"}, "a block to insert is one of .*, got 'median'"),
-        ({"block": "none"}, "a block to insert is one of .*, got 'none'"),
+        ({"block": "smoth"}, rf"a block to insert is one of {', '.join(BLOCKS)}, got 'smoth'; did you mean smooth\?"),
+        *(({"block": name}, f"a block to insert is one of .*, got '{name}'") for name in ("none", *FILTERS)),
         ({"block_options": {"treshold": 0.4}}, "block 'smooth' does not take these options: .*treshold"),
         ({"block_options": {"heads": 3}}, "got channels=16 and heads=3; take a divisor of 16, such as 2"),
         ({"block": "nl", "block_options": {"gamma_init": 0}}, "'nl' starts as the identity and would not train"),

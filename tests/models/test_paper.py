@@ -12,6 +12,7 @@ from torchvision.models import ResNet18_Weights
 
 from smooth_attention.core.errors import ConfigError, OptionError, ShapeError
 from smooth_attention.models import PaperUNet, SmoothAttention, resolve_arm
+from smooth_attention.models.arms import BLOCKS, FILTERS
 from smooth_attention.models.controls import BoxBlur, RandomSmoothAttention
 
 
@@ -177,7 +178,7 @@ def test_attention_arms_are_one_arm_at_the_published_scale():
     [
         (
             {"block": "sharp"},
-            "a block is one of none, smooth, random, blur, .*, median, got 'sharp'; known: none, smooth",
+            f"a block is one of {', '.join(['none', *BLOCKS, *FILTERS])}, got 'sharp'; known: none, smooth",
         ),
         ({"block_options": {"treshold": 0.4}}, "block 'smooth' does not take these options: .*treshold"),
         ({"block_options": {"fraction": 2.0}}, "fraction needs to lie between 0 and 1"),

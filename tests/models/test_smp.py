@@ -6,6 +6,7 @@ from torch import nn
 
 from smooth_attention.core.errors import ConfigError, OptionError
 from smooth_attention.models import SmoothAttention, create_model
+from smooth_attention.models.arms import BLOCKS, FILTERS
 from smooth_attention.models.blocks import Block
 from smooth_attention.models.diagnostics import captured_inputs
 
@@ -225,7 +226,7 @@ def test_imagenet_weights_that_do_not_arrive_are_refused(monkeypatch, tmp_path):
         ({"stages": (6,)}, r"resnet18 has stages 1 to 5 \(or -1 to -5\), got 6; -2 is the second deepest map"),
         ({"stages": (-2, 0)}, "resnet18 has stages 1 to 5 .*, got 0;"),
         ({"stages": (-6,)}, "resnet18 has stages 1 to 5 .*, got -6;"),
-        ({"block": "sharp"}, "a block is one of none, smooth, random, blur, .*, median, got 'sharp'"),
+        ({"block": "sharp"}, f"a block is one of {', '.join(['none', *BLOCKS, *FILTERS])}, got 'sharp'"),
         ({"block_options": {"treshold": 0.4}}, "block 'smooth' does not take these options: .*treshold"),
         (
             {"decoder_chanels": (64,)},

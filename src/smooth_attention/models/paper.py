@@ -9,13 +9,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from smooth_attention.core.arms import DEFAULT_THRESHOLD, GATED
+from smooth_attention.core.arms import DEFAULT_THRESHOLD, ROWS
 from smooth_attention.core.errors import ConfigError
 from smooth_attention.models.arms import build_block, check_block
 from smooth_attention.models.network import Network, check_classes
 from smooth_attention.models.saved import read_weights
 
 WIDTHS = (512, 256, 128, 64, 32)
+GATED_BLOCKS = {row.block for row in ROWS if row.is_gated}
 
 
 class PaperUNet(Network):
@@ -71,7 +72,7 @@ class PaperUNet(Network):
 
 def paper_block_options(block: str, threshold: float | None, block_options: Mapping[str, Any] | None) -> dict[str, Any]:
     options = dict(block_options or {})
-    if block in GATED:
+    if block in GATED_BLOCKS:
         if options.get("logits", "dot") == "dot":  # of cosine logits a scale is where the multiplier starts
             options = {"scale": 1.0, **options}
         if threshold is not None and not {"threshold", "fraction"} & options.keys():

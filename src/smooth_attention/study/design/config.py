@@ -15,7 +15,7 @@ from smooth_attention.core.errors import ConfigError
 from smooth_attention.core.files import write_text
 from smooth_attention.data.layouts import LayoutName
 from smooth_attention.runs.config import RunConfig, checked, given, read_mapping
-from smooth_attention.study.design.arms import TUNED, StudyArm, find_arm, half_of, parse_arms
+from smooth_attention.study.design.arms import TUNED, StudyArm, find_arm, half_of, make_arm, parse_arms
 
 NETWORK = {"name": "network", **{field: field for field in ("encoder", "output_stride", "encoder_weights", "stages")}}
 TRAINING = (
@@ -220,11 +220,12 @@ def quick() -> dict[str, Any]:
 def controls() -> dict[str, Any]:
     """Everything else that could have brought the gain; gate off and bypass come with every run."""
     others = [arm for arm in ARMS if arm not in ("smooth", *RIVALS)]
+    on_paper = [make_arm(name, {"network": "paper"}).name for name in ("smooth", "none")]
     return {
         "arms": [*others, "smooth", *RIVALS, {"none": {"network": "paper"}}, {"smooth": {"network": "paper"}}],
         "contrasts": [
             *(["smooth", other] for other in [*others, *RIVALS]),
-            ["smooth-0.4+network=paper", "none+network=paper"],
+            on_paper,
         ],
         "replicates": {"seeds": 5},
     }

@@ -146,7 +146,7 @@ def rule_curves(study: Study, dataset: str, rule: str) -> tuple[list[Curve], lis
     levels = [
         Level(name, styles[name], float(np.mean([mean_iou(result) for result in study.of(dataset, name)])))
         for name in study.arms
-        if name in compared and not name.startswith(GATED) and study.of(dataset, name)
+        if name in compared and name.partition("-")[0] not in GATED and study.of(dataset, name)
     ]
     return curves, levels
 
