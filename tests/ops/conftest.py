@@ -4,6 +4,22 @@ import jaxtyping
 import pytest
 import torch
 
+from smooth_attention.ops.dispatch import BACKENDS
+
+RULES = ({"threshold": 0.3, "fraction": None}, {"threshold": None, "fraction": 0.25})
+POINT = torch.zeros(1, 1, 1)
+
+
+def runs_here(backend):
+    """Whether a backend takes every rule on the CPU; the others have tests of their own."""
+    return all(backend.why_not(POINT, POINT, grid=(1,), scale=1.0, **rule) is None for rule in RULES)
+
+
+@pytest.fixture(params=[backend.name for backend in BACKENDS if runs_here(backend)])
+def backend(request):
+    """The name of each backend that takes every rule on the CPU."""
+    return request.param
+
 
 @pytest.fixture
 def draw():

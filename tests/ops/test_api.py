@@ -36,7 +36,6 @@ def assert_close(got, want, share, name):
     assert off <= bound, f"{name}: off by {off:.3g}, allowed {bound:.3g}"
 
 
-@pytest.mark.parametrize("backend", ["dense", "tiled"])  # Triton's gate has its own file and process
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)

@@ -1,11 +1,16 @@
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
 from smooth_attention.core.errors import BackendError
 from smooth_attention.ops import dispatch, explain_backend, smooth_attention, smoothing_gate
-from smooth_attention.ops.dispatch import Backend, choose_backend
+from smooth_attention.ops.dispatch import BACKENDS, Backend, choose_backend
 
+DOCS = Path(__file__).parents[2] / "docs/operator.md"
+NAMES = [backend.name for backend in BACKENDS]
 QUERY, KEY = torch.zeros(4, 2), torch.zeros(3, 2)
 
 
@@ -15,6 +20,11 @@ def fail(*args, **kwargs):
 
 def backend_of(name, reason=None, later=None, run=fail):
     return Backend(name, run, lambda *args, **kwargs: reason, lambda *args, **kwargs: later)
+
+
+def test_docs_show_every_backend_in_the_order_in_which_auto_looks():
+    _, table = DOCS.read_text(encoding="utf-8").split("| backend | can run | auto takes it |\n")
+    assert re.findall(r"^\| `(\w+)`", table.partition("\n\n")[0], re.MULTILINE) == NAMES
 
 
 def test_auto_takes_the_first_that_can_run_and_is_worth_it(monkeypatch):
@@ -53,7 +63,7 @@ def test_unknown_backend_is_refused_at_every_threshold(threshold):
         lambda **options: smooth_attention(QUERY, KEY, KEY, **options),
         lambda **options: smoothing_gate(QUERY, KEY, **options),
     ):
-        with pytest.raises(BackendError, match=r"no backend 'fast' \(known: auto, .*dense, tiled\)"):
+        with pytest.raises(BackendError, match=rf"no backend 'fast' \(known: auto, {', '.join(NAMES)}\)"):
             call(grid=(4,), threshold=threshold, backend="fast")
 
 

@@ -89,8 +89,8 @@ def smooth_attention(
             differentiable in query, key, threshold and temperature; both may then be Tensors that broadcast against
             (..., N), say (heads, 1).
         scale: logit multiplier. ``None`` means ``E ** -0.5``; ``0.0`` is legal; the paper's is ``1.0``.
-        backend: how a step gate is found: ``"dense"`` (by the N x S matrix), ``"tiled"`` (any device) or ``"triton"``
-            (CUDA); ``"auto"`` takes the fastest that can run, see :func:`~smooth_attention.ops.explain_backend`.
+        backend: how a step gate is found, by name such as ``"tiled"``; ``"auto"`` takes the fastest that can run, see
+            :func:`~smooth_attention.ops.explain_backend`.
 
     Returns:
         Dtype and device of ``query``, also under autocast: the operator computes in the dtype it is given, the gate in
