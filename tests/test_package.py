@@ -6,6 +6,8 @@ import sys
 from importlib import import_module, metadata
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import smooth_attention as sa
 
@@ -116,3 +118,42 @@ def test_operator_and_block_need_the_bare_install_alone():
         "print(*sa.smooth_attention(*torch.randn(3, 1, 9, 4).unbind(), grid=(3, 3), threshold=0.4).shape)"
     )
     assert run_python(code) == ["1", "8", "3", "3", "1", "9", "4"]
+
+
+def find_needed(name, extra=""):
+    """The distributions that ``pip install name[extra]`` brings, by their names."""
+    needed, waiting = set(), [(canonicalize_name(name), extra)]
+    while waiting:
+        if (asked := waiting.pop()) not in needed:
+            needed.add(asked)
+            for line in map(Requirement, metadata.requires(asked[0]) or ()):
+                if line.marker is None or line.marker.evaluate({"extra": asked[1]}):
+                    waiting += [(canonicalize_name(line.name), each) for each in ("", *line.extras)]
+    return {name for name, _ in needed}
+
+
+def test_prediction_needs_the_extra_models_alone(tmp_path):
+    """Saved, loaded and used where no other installed package can be imported; no figure, no configuration is read."""
+    needed = find_needed("smooth-attention", "models")
+    absent = [
+        module
+        for module, owners in metadata.packages_distributions().items()
+        if not needed & {*map(canonicalize_name, owners)}
+    ]
+    assert {"pydantic", "lightning", "scipy", "matplotlib", "torchmetrics", "rich"} < set(absent)
+    assert not {"torch", "torchvision", "PIL", "timm", "smooth_attention"} & set(absent)
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({absent}))
+import numpy as np, smooth_attention as sa
+image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+for net in (sa.PaperUNet(encoder_weights=None), sa.create_model("unet", encoder_weights=None, classes=3)):
+    net.save_pretrained({str(tmp_path / "model")!r})
+    mask = sa.predict(sa.load_model({str(tmp_path / "model")!r}), image)
+    assert mask.shape == (50, 70) and (mask == sa.predict(net, image)).all()
+rooms = ("data.", "metrics.", "viz.", "runs.", "look.", "study.")
+print(*(name for name in sys.modules if name.removeprefix("smooth_attention.").startswith(rooms)))
+"""
+    assert sorted(run_python(code)) == [
+        f"smooth_attention.{name}" for name in ("data.files", "data.sources", "runs.predict")
+    ]

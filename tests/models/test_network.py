@@ -1,4 +1,4 @@
-"""What every network has: logits, classes, preprocessing; and the reader of weight files."""
+"""What every network has: logits, classes, a preprocessing; and the reader of weight files."""
 
 import pytest
 import torch
@@ -58,15 +58,6 @@ def test_network_passes_its_recipe_on(make_network):
 def test_base_network_has_the_stride_of_a_resnet():
     net = Network({"classes": 3})
     assert (net.stride, net.classes) == (32, 3)
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
-def test_preprocessing_normalises_bytes_and_fractions_alike(dtype):
-    preprocessing = Preprocessing(mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 0.25))
-    images = torch.tensor([0, 51, 255], dtype=torch.uint8).expand(2, 3, 1, 3)
-    images = images if dtype == torch.uint8 else images / 255
-    want = torch.tensor([[0.0, 0.2, 1.0], [-1.0, -0.6, 1.0], [-4.0, -3.2, 0.0]])[:, None].expand(2, 3, 1, 3)
-    torch.testing.assert_close(preprocessing.normalise(images), want)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])

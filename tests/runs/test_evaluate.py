@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from sklearn import metrics as oracle
 
 from smooth_attention.core.errors import ConfigError
@@ -16,16 +15,7 @@ from smooth_attention.core.records import Record, write_record
 from smooth_attention.data.files import open_image
 from smooth_attention.data.folder import FolderSource
 from smooth_attention.models import block_mode, load_model
-from smooth_attention.runs.evaluate import (
-    evaluate_network,
-    evaluate_run,
-    label_map,
-    open_run,
-    other_modes,
-    probabilities,
-    resize_logits,
-    resized_labels,
-)
+from smooth_attention.runs.evaluate import evaluate_network, evaluate_run, open_run, other_modes
 from smooth_attention.runs.measure import score_iou
 from smooth_attention.runs.predict import predict
 from smooth_attention.runs.robustness import measure_robustness
@@ -104,21 +94,6 @@ def test_modes_are_what_can_be_switched() -> None:
     assert modes("blur") == ["bypass"]
     assert modes("smooth") == ["bypass"]
     assert modes("smooth", threshold=0.4) == modes("random", fraction=0.5) == ["gate_off", "bypass"]
-
-
-def test_labels_follow_probabilities() -> None:
-    logits = torch.randn(1, 5, 7)
-    np.testing.assert_array_equal(label_map(logits), probabilities(logits) >= 0.5)
-    logits = torch.randn(4, 5, 7)
-    np.testing.assert_array_equal(label_map(logits), probabilities(logits).argmax(0))
-    assert resize_logits(logits, (9, 3)).shape == (4, 9, 3)
-
-
-@pytest.mark.parametrize("num_logits", [1, 6])
-@pytest.mark.parametrize("size", [(5, 7), (41, 9), (3, 4)])
-def test_labels_class_by_class_are_those_of_all_at_once(num_logits: int, size: tuple[int, int]) -> None:
-    logits = torch.randn(num_logits, 5, 7, generator=torch.Generator().manual_seed(0)).round()  # with ties
-    np.testing.assert_array_equal(resized_labels(logits, size), label_map(resize_logits(logits, size)))
 
 
 def test_gate_off_is_refused_where_there_is_no_gate(

@@ -1,4 +1,4 @@
-"""Prediction: one mask per image at the image's size, nothing of the user's overwritten."""
+"""The mask of one image, from a path or an array."""
 
 from __future__ import annotations
 
@@ -7,27 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smooth_attention.core.errors import DataError, ShapeError
-from smooth_attention.core.records import Record
+from smooth_attention.core.errors import DataError
 from smooth_attention.data.files import open_image
-from smooth_attention.models import PaperUNet, Preprocessing, load_model
-from smooth_attention.runs.predict import list_images, predict, predict_files
-from smooth_attention.viz.colours import palette
-
-
-def test_masks_have_the_images_sizes_and_are_0_or_255(
-    finished_run: tuple[Path, Record], scenes: Path, tmp_path: Path
-) -> None:
-    net = load_model(finished_run[0])
-    written = predict_files(net, [scenes / "images"], tmp_path / "out", with_probabilities=True, with_overlay=True)
-    assert [path.stem for path in written] == [f"scene{i:02d}" for i in range(12)]
-    for path in written:
-        mask, image = open_image(path), open_image(scenes / "images" / path.name)
-        assert (mask.size, mask.mode) == (image.size, "L")
-        assert set(np.unique(np.asarray(mask))) <= {0, 255}
-        probability = np.load(path.with_suffix(".npy"))
-        np.testing.assert_array_equal(np.asarray(mask) == 255, probability >= 0.5)
-        assert open_image(path.with_name(f"{path.stem}_overlay.png")).size == image.size
+from smooth_attention.models import PaperUNet, load_model
+from smooth_attention.runs.predict import predict
 
 
 def test_masks_of_the_test_part_are_those_in_the_run(finished_run: tuple[Path, Record], scenes: Path) -> None:
@@ -39,44 +22,13 @@ def test_masks_of_the_test_part_are_those_in_the_run(finished_run: tuple[Path, R
         assert np.mean(255 * again != expected) < 1e-3  # a batch rounds otherwise than a single image
 
 
-@pytest.mark.parametrize("names", [("a", "b", "c"), None], ids=["named", "unnamed"])
-def test_classes_become_palette_pngs_of_indices(scenes: Path, tmp_path: Path, names: tuple[str, ...] | None) -> None:
-    net = PaperUNet(None, classes=3)
-    net.preprocessing = Preprocessing(image_size=64, class_names=names)
-    (path,) = predict_files(net, [scenes / "images" / "scene01.png"], tmp_path / "out")
-    mask = open_image(path)
-    assert mask.mode == "P"
-    np.testing.assert_array_equal(np.asarray(mask), predict(net, scenes / "images" / "scene01.png"))
-    np.testing.assert_array_equal(np.reshape(mask.getpalette(), (-1, 3))[:3], palette(3)[:3])
-
-
 def test_array_and_path_agree(finished_run: tuple[Path, Record], scenes: Path) -> None:
     net = load_model(finished_run[0])
     path = scenes / "images" / "scene02.png"
     np.testing.assert_array_equal(predict(net, path), predict(net, np.asarray(open_image(path))))
 
 
-@pytest.mark.parametrize("image", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3))], ids=["grey", "float"])
-def test_arrays_that_are_no_rgb_image_are_refused(image: np.ndarray) -> None:
-    with pytest.raises(ShapeError, match=r"an image is uint8 of shape \(H, W, 3\), got"):
-        predict(PaperUNet(None), image)
-
-
-def test_images_are_never_overwritten(finished_run: tuple[Path, Record], scenes: Path) -> None:
-    net = load_model(finished_run[0])
-    before = (scenes / "images" / "scene00.png").read_bytes()
-    with pytest.raises(DataError, match="would be written beside"):
-        predict_files(net, [scenes / "images"], scenes / "images")
-    assert (scenes / "images" / "scene00.png").read_bytes() == before
-
-
-def test_list_images_names_what_is_wrong(scenes: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such image or directory"):
-        list_images([tmp_path / "none.png"])
-    with pytest.raises(DataError, match="holds no image"):
-        list_images([tmp_path])
-    with pytest.raises(DataError, match="two images share the stem 'scene00'"):
-        list_images([scenes / "images", scenes / "masks" / "scene00.png"])
+def test_file_that_is_no_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "note.png").write_text("no image")
     with pytest.raises(DataError, match=r"note\.png is no image that can be read"):
         predict(PaperUNet(None), tmp_path / "note.png")

@@ -31,7 +31,7 @@ from smooth_attention.data.opening import open_source
 from smooth_attention.models import load_model
 from smooth_attention.runs.config import RunConfig
 from smooth_attention.runs.fit import choose_precision
-from smooth_attention.runs.predict import predict_files
+from smooth_attention.runs.mask_files import predict_files
 from smooth_attention.runs.task import PaperTask, SegmentationLoss
 from smooth_attention.runs.train import build_network, train
 

@@ -31,7 +31,7 @@ def run(arguments: list[str], prog: str) -> None:
 
     from smooth_attention.cli.tables import print_line
     from smooth_attention.models import load_model
-    from smooth_attention.runs.predict import predict_files
+    from smooth_attention.runs.mask_files import predict_files
 
     written = predict_files(
         load_model(options.model),

@@ -62,6 +62,7 @@ def cached_soft_pairs(source: Source, *, image_size: int, directory: Path) -> Ca
     As in protocol ``paper``: the mask as distributed, antialiased bilinear, so that its edges are soft; ``masks`` then
     holds 0 to 255, full foreground. Arguments and errors as in :func:`cached_pairs`.
     """
+    from smooth_attention.models.preprocessing import resize_image  # late: it brings torch
 
     def soften(stem: str) -> tuple[np.ndarray, np.ndarray]:
         image, mask = source.load(stem).image, source.load_grey(stem)
@@ -112,13 +113,9 @@ def fill(source: Source, target: Path, make_pair: Callable[[str], tuple[np.ndarr
 
 
 def resize_pair(pair: Pair, image_size: int) -> tuple[np.ndarray, np.ndarray]:
+    from smooth_attention.models.preprocessing import resize_image  # late: it brings torch
+
     return resize_image(pair.image, image_size), resize_mask(pair.mask, (image_size, image_size))
-
-
-def resize_image(image: np.ndarray, image_size: int) -> np.ndarray:
-    """Return a uint8 image (H, W, 3) or (H, W) at (S, S, 3) or (S, S), antialiased bilinear."""
-    size = (image_size, image_size)
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from smooth_attention import ops
 from smooth_attention.core.errors import OptionError, ShapeError
-from smooth_attention.data.cache import resize_image
 from smooth_attention.models.blocks import SmoothAttention, evaluation_mode
 from smooth_attention.models.diagnostics import captured_inputs
+from smooth_attention.models.inference import check_image, infer, prepare, resized_labels
 from smooth_attention.models.network import Network
+from smooth_attention.models.preprocessing import resize_image
 from smooth_attention.models.rows import Rule, block_rule, describe_rule, used_gate, used_rows
-from smooth_attention.runs.evaluate import resized_labels
 from smooth_attention.runs.picks import evenly
 
 MAX_KEPT_RULES = 3  # masks
@@ -193,14 +193,12 @@ class Look:
     """
 
     def __init__(self, net: Network, image: np.ndarray, image_size: int | None = None) -> None:
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ShapeError(f"an image is uint8 of shape (H, W, 3), got {image.dtype} of {image.shape}; convert it")
+        check_image(image)
         self.net, self.shape = net, (image.shape[0], image.shape[1])
         self.image_size = net.preprocessing.image_size if image_size is None else image_size
         if self.image_size < 1:
             raise OptionError(f"image_size is a side in pixels, got {image_size}; leave it out for the trained one")
-        square = torch.from_numpy(resize_image(image, self.image_size).copy()).permute(2, 0, 1)[None]
-        self._inputs = net.preprocessing.normalise(square.to(next(net.parameters()).device))
+        self._inputs = prepare(net, resize_image(image, self.image_size))
         self._logits: OrderedDict[Rule | None, Tensor] = OrderedDict()
         with captured_inputs(net) as captured:
             self._keep(None, self._run())
@@ -266,10 +264,9 @@ class Look:
         """Say in a few words what ``rule`` smooths; of a network with several attention blocks, the last one."""
         return describe_rule(self.heads[-1].module, rule) if self.heads else "no attention"
 
-    @torch.inference_mode()
     def _run(self) -> Tensor:
         with evaluation_mode(self.net):
-            return self.net(self._inputs)[0].float().cpu()
+            return infer(self.net, self._inputs)[0]
 
     def _keep(self, rule: Rule | None, logits: Tensor) -> None:
         self._logits[rule] = logits

@@ -1,9 +1,10 @@
-"""What a network's input looks like: size, normalisation, and what its classes are called."""
+"""What a network's input looks like: size, normalisation, and what its classes are called; images at that size."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,3 +33,11 @@ class Preprocessing:
         scaled = images / 255 if images.dtype == torch.uint8 else images
         mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (self.mean, self.std))
         return (scaled - mean) / std
+
+
+def resize_image(image: np.ndarray, image_size: int) -> np.ndarray:
+    """Return a uint8 image (H, W, 3) or (H, W) at (S, S, 3) or (S, S), antialiased bilinear."""
+    from PIL import Image
+
+    size = (image_size, image_size)
+    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))

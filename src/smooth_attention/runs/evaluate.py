@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from smooth_attention.core.errors import ConfigError
 from smooth_attention.core.files import plain, write_bytes
@@ -19,6 +17,7 @@ from smooth_attention.data.cache import CachedPairs, cached_pairs
 from smooth_attention.data.sources import Source
 from smooth_attention.metrics import StandardMetrics, count_pixels, mean_defined, score_counts
 from smooth_attention.models.blocks import Mode, SmoothAttention, Switchable, block_mode
+from smooth_attention.models.inference import batches, infer, label_map, prepare, probabilities, resize_logits
 from smooth_attention.models.network import Network
 from smooth_attention.models.store import load_model
 from smooth_attention.runs.config import RunConfig, make_config
@@ -26,7 +25,6 @@ from smooth_attention.runs.inputs import Opener, open_checked_source
 from smooth_attention.runs.pictures import encode_mask
 
 MAX_PREDICTIONS = 200
-BATCH = 8
 
 
 def evaluate_network(
@@ -107,53 +105,18 @@ class SwitchedCounts:
         }
 
 
-@torch.inference_mode()
 def predict_pairs(
     net: Network, stems: Sequence[str], pairs: CachedPairs, modes: Sequence[Mode]
 ) -> Iterator[tuple[str, list[Tensor]]]:
     """Give each stem with its float32 logits (L, S, S) in every mode."""
-    net.eval()
-    device = next(net.parameters()).device
-    for start in range(0, len(stems), BATCH):
-        batch = list(stems[start : start + BATCH])
-        images = torch.from_numpy(np.stack([pairs.images[pairs.index[stem]] for stem in batch]))
-        inputs = net.preprocessing.normalise(images.permute(0, 3, 1, 2).to(device))
+    for batch in batches(stems):
+        inputs = prepare(net, np.stack([pairs.images[pairs.index[stem]] for stem in batch]))
         outputs = []
         for mode in modes:
             with block_mode(net, mode):
-                outputs.append(net(inputs).float().cpu())
+                outputs.append(infer(net, inputs))
         for row, stem in enumerate(batch):
             yield stem, [output[row] for output in outputs]
-
-
-def resize_logits(logits: Tensor, size: Sequence[int]) -> Tensor:
-    """Return logits (L, S, S) at (L, H, W), bilinear with pixel centres aligned."""
-    return F.interpolate(logits[None], size=tuple(size), mode="bilinear", align_corners=False)[0]
-
-
-def probabilities(logits: Tensor) -> np.ndarray:
-    """Return (H, W) foreground probabilities for one logit, (L, H, W) for several."""
-    values: np.ndarray = (logits[0].sigmoid() if len(logits) == 1 else logits.softmax(0)).numpy()
-    return values
-
-
-def label_map(logits: Tensor) -> np.ndarray:
-    """Return the uint8 labels (H, W) of logits (L, H, W); a single logit is foreground at 0 and above."""
-    labels: np.ndarray = (logits[0] >= 0 if len(logits) == 1 else logits.argmax(0)).numpy().astype(np.uint8)
-    return labels
-
-
-def resized_labels(logits: Tensor, size: Sequence[int]) -> np.ndarray:
-    """Return ``label_map(resize_logits(logits, size))``, one class after the other: memory does not grow with them."""
-    if len(logits) == 1:
-        return label_map(resize_logits(logits, size))
-    labels = np.zeros(tuple(size), np.uint8)
-    highest = resize_logits(logits[:1], size)[0]
-    for label in range(1, len(logits)):
-        values = resize_logits(logits[label : label + 1], size)[0]
-        labels[(values > highest).numpy()] = label
-        highest = torch.maximum(highest, values)
-    return labels
 
 
 def image_iou(labels: np.ndarray, truth: np.ndarray, class_names: Sequence[str] | None) -> float:

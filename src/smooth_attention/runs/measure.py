@@ -28,8 +28,9 @@ from smooth_attention.metrics import count_pixels, mean_defined
 from smooth_attention.metrics.shape import autocorrelation, count_components, perimeter2_area, total_variation
 from smooth_attention.models.blocks import SmoothAttention
 from smooth_attention.models.diagnostics import captured_inputs
+from smooth_attention.models.inference import resized_labels
 from smooth_attention.models.network import Network
-from smooth_attention.runs.evaluate import MAX_PREDICTIONS, open_run, predict_pairs, resized_labels
+from smooth_attention.runs.evaluate import MAX_PREDICTIONS, open_run, predict_pairs
 from smooth_attention.runs.inputs import Opener, open_checked_source
 from smooth_attention.runs.picks import evenly
 from smooth_attention.runs.robustness import measure_robustness, score, spaced_rows

@@ -1,22 +1,14 @@
-"""Masks of ordinary images, at their own size."""
+"""The mask of one image, at its own size."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image
 
-from smooth_attention.core.errors import DataError, ShapeError
-from smooth_attention.core.files import write_bytes
-from smooth_attention.data.cache import resize_image
-from smooth_attention.data.files import SUFFIXES, read_image
+from smooth_attention.data.files import read_image
+from smooth_attention.models.inference import label_map, predict_logits
 from smooth_attention.models.network import Network
-from smooth_attention.runs.evaluate import label_map, probabilities, resize_logits
-from smooth_attention.runs.pictures import encode_array, encode_image, encode_mask
-from smooth_attention.viz.overlays import mask_overlay
 
 
 def predict(net: Network, image: str | Path | np.ndarray) -> np.ndarray:
@@ -41,77 +33,5 @@ def predict(net: Network, image: str | Path | np.ndarray) -> np.ndarray:
         >>> sa.predict(net, np.zeros((50, 70, 3), np.uint8)).shape
         (50, 70)
     """
-    return label_map(predict_logits(net, image))
-
-
-@torch.inference_mode()
-def predict_logits(net: Network, image: str | Path | np.ndarray) -> torch.Tensor:
-    """Return float32 logits (L, H, W) of an image at its own size; arguments as in :func:`predict`."""
     pixels = image if isinstance(image, np.ndarray) else read_image(Path(image))
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-        raise ShapeError(
-            f"an image is uint8 of shape (H, W, 3), got {pixels.dtype} of {pixels.shape}; convert it to RGB"
-        )
-    net.eval()
-    resized = torch.from_numpy(resize_image(pixels, net.preprocessing.image_size).copy()).permute(2, 0, 1)[None]
-    inputs = net.preprocessing.normalise(resized.to(next(net.parameters()).device))
-    return resize_logits(net(inputs)[0].float().cpu(), pixels.shape[:2])
-
-
-def predict_files(
-    net: Network, images: Sequence[Path], output: Path, *, with_probabilities: bool = False, with_overlay: bool = False
-) -> list[Path]:
-    """Write the mask of every image as ``<stem>.png`` at the image's size, and return the paths.
-
-    Args:
-        net: the network.
-        images: files, or directories of them.
-        output: where to write; made where it is missing.
-        with_probabilities: also write ``<stem>.npy``: float32 (H, W), or (L, H, W) for classes.
-        with_overlay: also write ``<stem>_overlay.png``: the mask over the image.
-
-    Raises:
-        DataError: naming what is missing, no image, or shares a stem with another, before anything is written for it.
-    """
-
-    written = []
-    listed = list_images(images)
-    if overwritten := [path for path in listed.values() if path.resolve().parent == output.resolve()]:
-        raise DataError(f"the masks would be written beside {overwritten[0]}; name another --output directory")
-    for stem, path in listed.items():
-        pixels = read_image(path)
-        logits = predict_logits(net, pixels)
-        labels = label_map(logits)
-        target = output / f"{stem}.png"
-        write_bytes(target, encode_mask(labels, net.label_names))
-        if with_probabilities:
-            write_bytes(output / f"{stem}.npy", encode_array(probabilities(logits)))
-        if with_overlay:
-            write_bytes(
-                output / f"{stem}_overlay.png",
-                encode_image(Image.fromarray(mask_overlay(pixels, labels, num_classes=net.classes))),
-            )
-        written.append(target)
-    return written
-
-
-def list_images(paths: Iterable[Path]) -> dict[str, Path]:
-    """Return image files by stem, those of a directory in sorted order.
-
-    Raises:
-        DataError: where a path does not exist, a directory holds no image, or two images share a stem.
-    """
-    found: dict[str, Path] = {}
-    for path in paths:
-        if not path.exists():
-            raise DataError(f"no such image or directory: {path}")
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
-        if not files:
-            raise DataError(f"{path} holds no image; known endings: {', '.join(sorted(SUFFIXES))}")
-        for file in files:
-            if file.stem in found:
-                raise DataError(
-                    f"two images share the stem {file.stem!r}: {found[file.stem]} and {file}; predict them apart"
-                )
-            found[file.stem] = file
-    return found
+    return label_map(predict_logits(net, pixels))

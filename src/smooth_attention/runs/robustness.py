@@ -22,9 +22,10 @@ from smooth_attention.data.sources import IGNORED, Source
 from smooth_attention.metrics import count_pixels, mean_defined, score_counts
 from smooth_attention.models.blocks import Mode, SmoothAttention, block_mode
 from smooth_attention.models.diagnostics import MAX_ROWS, captured_inputs
+from smooth_attention.models.inference import batches, infer, prepare, resized_labels
 from smooth_attention.models.network import Network
 from smooth_attention.models.rows import used_gate, used_rows
-from smooth_attention.runs.evaluate import BATCH, open_run, resized_labels
+from smooth_attention.runs.evaluate import open_run
 from smooth_attention.runs.picks import evenly
 
 Grid = TypeVar("Grid", np.ndarray, Tensor)
@@ -86,13 +87,10 @@ def measure_robustness(
     """
     check_request(stems, severities, corruptions, max_images)
     chosen = evenly(stems, max_images)
-    num_images = len(chosen)
     counts: dict[Condition, list[np.ndarray]] = {key: [] for key in (CLEAN, *product(corruptions, severities))}
     stability = {name: Stability() for name in PERTURBATIONS}
-    net.eval()
     with block_mode(net, mode):
-        for start in range(0, num_images, BATCH):
-            stems_now = chosen[start : start + BATCH]
+        for stems_now in batches(chosen):
             images = [np.array(pairs.images[pairs.index[stem]]) for stem in stems_now]
             truths = [source.read_labels(stem) for stem in stems_now]
             seeds = [derive_seed(seed, "robustness", stem) for stem in stems_now]
@@ -108,7 +106,7 @@ def measure_robustness(
                 figures.add_rows(clean_inputs, inputs)
     scores = {condition: score(np.stack(found), source) for condition, found in counts.items()}
     found = {
-        "images": num_images,
+        "images": len(chosen),
         "severities": list(severities),
         **summarise(scores, corruptions, severities),
         "stability": {name: figures.compute() for name, figures in stability.items()},
@@ -137,13 +135,10 @@ def measure_run_robustness(run: Path, *, split: str, mode: Mode, cache: Path) ->
     return measure_robustness(opened.net, opened.source, stems, opened.pairs, seed=seed, mode=mode)
 
 
-@torch.inference_mode()
 def look(net: Network, images: Sequence[np.ndarray]) -> tuple[Tensor, dict[SmoothAttention, Tensor]]:
     """Return the float32 logits (B, L, S, S) of uint8 images, and what came into each attention that is in use."""
-    device = next(net.parameters()).device
-    inputs = net.preprocessing.normalise(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(device))
     with captured_inputs(net) as captured:
-        logits = net(inputs).float().cpu()
+        logits = infer(net, prepare(net, np.stack(images)))
     used = {block: x for block, x in captured.items() if isinstance(block, SmoothAttention) and block.mode != "bypass"}
     return logits, used
 

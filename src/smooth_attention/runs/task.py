@@ -19,6 +19,7 @@ from smooth_attention.data.sources import IGNORED
 from smooth_attention.metrics import PUBLISHED, PaperMetrics, count_pixels, score_counts
 from smooth_attention.models.blocks import Block
 from smooth_attention.models.diagnostics import captured_inputs, diagnose_network
+from smooth_attention.models.inference import label_map
 from smooth_attention.models.network import Network
 from smooth_attention.runs.config import RunConfig
 
@@ -164,8 +165,7 @@ class StandardTask(SegmentationTask):
         self.counts = np.zeros((self.num_labels, 4), dtype=np.int64)
 
     def count_batch(self, logits: Tensor, masks: Tensor) -> None:
-        labels = logits.argmax(1) if self.net.classes > 1 else (logits[:, 0] >= 0).long()
-        for predicted, truth in zip(labels.cpu().numpy(), masks.cpu().numpy(), strict=True):
+        for predicted, truth in zip(label_map(logits), masks.cpu().numpy(), strict=True):
             self.counts += count_pixels(predicted, truth, num_classes=self.num_labels)
 
     def compute_figures(self) -> dict[str, float]:

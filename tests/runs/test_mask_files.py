@@ -1,0 +1,59 @@
+"""Masks of files: one per image at the image's size, nothing of the user's overwritten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from smooth_attention.core.errors import DataError
+from smooth_attention.data.files import open_image
+from smooth_attention.models import PaperUNet, Preprocessing, load_model
+from smooth_attention.runs.mask_files import list_images, predict_files
+from smooth_attention.runs.predict import predict
+from smooth_attention.viz.colours import palette
+
+
+def test_masks_have_the_images_sizes_and_are_0_or_255(
+    finished_run: tuple[Path, dict[str, Any]], scenes: Path, tmp_path: Path
+) -> None:
+    net = load_model(finished_run[0])
+    written = predict_files(net, [scenes / "images"], tmp_path / "out", with_probabilities=True, with_overlay=True)
+    assert [path.stem for path in written] == [f"scene{i:02d}" for i in range(12)]
+    for path in written:
+        mask, image = open_image(path), open_image(scenes / "images" / path.name)
+        assert (mask.size, mask.mode) == (image.size, "L")
+        assert set(np.unique(np.asarray(mask))) <= {0, 255}
+        probability = np.load(path.with_suffix(".npy"))
+        np.testing.assert_array_equal(np.asarray(mask) == 255, probability >= 0.5)
+        assert open_image(path.with_name(f"{path.stem}_overlay.png")).size == image.size
+
+
+@pytest.mark.parametrize("names", [("a", "b", "c"), None], ids=["named", "unnamed"])
+def test_classes_become_palette_pngs_of_indices(scenes: Path, tmp_path: Path, names: tuple[str, ...] | None) -> None:
+    net = PaperUNet(None, classes=3)
+    net.preprocessing = Preprocessing(image_size=64, class_names=names)
+    (path,) = predict_files(net, [scenes / "images" / "scene01.png"], tmp_path / "out")
+    mask = open_image(path)
+    assert mask.mode == "P"
+    np.testing.assert_array_equal(np.asarray(mask), predict(net, scenes / "images" / "scene01.png"))
+    np.testing.assert_array_equal(np.reshape(mask.getpalette(), (-1, 3))[:3], palette(3)[:3])
+
+
+def test_images_are_never_overwritten(finished_run: tuple[Path, dict[str, Any]], scenes: Path) -> None:
+    net = load_model(finished_run[0])
+    before = (scenes / "images" / "scene00.png").read_bytes()
+    with pytest.raises(DataError, match="would be written beside"):
+        predict_files(net, [scenes / "images"], scenes / "images")
+    assert (scenes / "images" / "scene00.png").read_bytes() == before
+
+
+def test_list_images_names_what_is_wrong(scenes: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such image or directory"):
+        list_images([tmp_path / "none.png"])
+    with pytest.raises(DataError, match="holds no image"):
+        list_images([tmp_path])
+    with pytest.raises(DataError, match="two images share the stem 'scene00'"):
+        list_images([scenes / "images", scenes / "masks" / "scene00.png"])
