@@ -71,6 +71,11 @@ class SegmentationTask(L.LightningModule, ABC):
         self.train_losses: list[Tensor] = []
         self.diagnostics: dict[str, float] = {}
 
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (B, L, S, S) of uint8 images (B, 3, S, S)."""
+        logits: Tensor = self.net(self.net.preprocessing.normalise(images))
+        return logits
+
     @abstractmethod
     def compute_loss(self, logits: Tensor, masks: Tensor) -> Tensor:
         """Return the loss of logits (B, L, H, W) and the masks of the protocol (B, H, W)."""
@@ -109,7 +114,7 @@ class SegmentationTask(L.LightningModule, ABC):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, masks = batch
-        loss = self.compute_loss(self.net(self.net.preprocessing.normalise(images)).float(), masks)
+        loss = self.compute_loss(self(images).float(), masks)
         if not torch.isfinite(loss):
             raise RunError(f"the loss became {loss.item()} in epoch {self.current_epoch}, step {batch_idx}; {ADVICE}")
         self.train_losses.append(loss.detach())
@@ -123,10 +128,10 @@ class SegmentationTask(L.LightningModule, ABC):
         images, masks = batch
         if batch_idx == 0:
             with captured_inputs(self.net) as inputs:
-                logits = self.net(self.net.preprocessing.normalise(images))
+                logits = self(images)
             self.diagnostics = diagnose_network(inputs)
         else:
-            logits = self.net(self.net.preprocessing.normalise(images))
+            logits = self(images)
         if not torch.isfinite(logits).all():
             raise RunError(f"the logits of epoch {self.current_epoch} are not finite; {ADVICE}")
         self.count_batch(logits, masks)

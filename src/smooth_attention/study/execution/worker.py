@@ -123,7 +123,7 @@ def time_steps(config: dict[str, Any], *, cache: Path, open_data: Opener) -> dic
         items = [train_set[0, (step * checked.batch_size + i) % len(train_set)] for i in range(checked.batch_size)]
         images, masks = (part.to(device) for part in default_collate(items))
         with autocast(checked.precision, device):
-            logits = net(net.preprocessing.normalise(images))
+            logits = task(images)
         task.compute_loss(logits.float(), masks).backward()
         optimizer.step()
         optimizer.zero_grad()
