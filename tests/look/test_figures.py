@@ -25,8 +25,8 @@ from smooth_attention.look.figures import (
     write_figures,
 )
 from smooth_attention.look.scene import Scene, open_scene
+from smooth_attention.metrics.iou import image_iou, show_iou
 from smooth_attention.models.rows import Rule
-from smooth_attention.runs.evaluate import image_iou, show_iou
 from smooth_attention.runs.picks import image_figures
 from smooth_attention.runs.pictures import shrink
 from smooth_attention.viz.curves import print_figure

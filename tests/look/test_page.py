@@ -43,8 +43,8 @@ from smooth_attention.look.page_data import (
     pool_keys,
     sample_data,
 )
+from smooth_attention.metrics.iou import image_iou
 from smooth_attention.models.rows import Rule
-from smooth_attention.runs.evaluate import image_iou
 from smooth_attention.runs.picks import image_figures, spread_stems
 
 MOST_BYTES = 8_000_000  # of a page of 12 images

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from smooth_attention.core.errors import DataError
+from smooth_attention.core.records import Record
 from smooth_attention.data.files import open_image
 from smooth_attention.models import PaperUNet, Preprocessing, load_model
 from smooth_attention.runs.mask_files import list_images, predict_files
@@ -17,7 +17,7 @@ from smooth_attention.viz.colours import palette
 
 
 def test_masks_have_the_images_sizes_and_are_0_or_255(
-    finished_run: tuple[Path, dict[str, Any]], scenes: Path, tmp_path: Path
+    finished_run: tuple[Path, Record], scenes: Path, tmp_path: Path
 ) -> None:
     net = load_model(finished_run[0])
     written = predict_files(net, [scenes / "images"], tmp_path / "out", with_probabilities=True, with_overlay=True)
@@ -42,7 +42,7 @@ def test_classes_become_palette_pngs_of_indices(scenes: Path, tmp_path: Path, na
     np.testing.assert_array_equal(np.reshape(mask.getpalette(), (-1, 3))[:3], palette(3)[:3])
 
 
-def test_images_are_never_overwritten(finished_run: tuple[Path, dict[str, Any]], scenes: Path) -> None:
+def test_images_are_never_overwritten(finished_run: tuple[Path, Record], scenes: Path) -> None:
     net = load_model(finished_run[0])
     before = (scenes / "images" / "scene00.png").read_bytes()
     with pytest.raises(DataError, match="would be written beside"):

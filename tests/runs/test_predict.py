@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from smooth_attention.core.errors import DataError
+from smooth_attention.core.records import Record
 from smooth_attention.data.files import open_image
 from smooth_attention.models import PaperUNet, load_model
 from smooth_attention.runs.predict import predict

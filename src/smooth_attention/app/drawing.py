@@ -9,8 +9,8 @@ import numpy as np
 
 from smooth_attention.app.session import ERRORS, RECOMPUTED, Caption, Seen, Session, Settings, Subject, View, fit
 from smooth_attention.data.cache import resize_mask
+from smooth_attention.metrics.iou import image_iou, show_iou
 from smooth_attention.models.rows import Rule, describe_rule
-from smooth_attention.runs.evaluate import image_iou, show_iou
 from smooth_attention.viz.colours import IGNORED
 from smooth_attention.viz.heatmaps import (
     ATTENTION,

@@ -16,8 +16,8 @@ from smooth_attention.data.cache import resize_mask
 from smooth_attention.data.sources import Pair
 from smooth_attention.look.scene import Scene, Subject, open_scene
 from smooth_attention.look.stages import trace_stages
+from smooth_attention.metrics.iou import image_iou, show_iou
 from smooth_attention.models.rows import Rule
-from smooth_attention.runs.evaluate import image_iou, show_iou
 from smooth_attention.runs.picks import image_figures
 from smooth_attention.runs.pictures import shrink
 from smooth_attention.viz.curves import Curve, Level, Panel, curve_figure, panel_figure, print_figure

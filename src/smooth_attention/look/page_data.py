@@ -21,8 +21,8 @@ from PIL import Image
 from smooth_attention.data.cache import resize_mask
 from smooth_attention.data.sources import Pair
 from smooth_attention.look.attention import Head, Look
+from smooth_attention.metrics.iou import image_iou
 from smooth_attention.models.rows import Rule
-from smooth_attention.runs.evaluate import image_iou
 from smooth_attention.runs.pictures import encode_jpeg, shrink
 
 # of an image before anything is deflated, all heads together: twelve images make less than 8 MB

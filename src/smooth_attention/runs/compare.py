@@ -22,7 +22,8 @@ from smooth_attention.core.records import (
     PartMetrics,
 )
 from smooth_attention.data.folder import files_by_mask_stem, files_by_stem, read_classes, read_groups, read_mask
-from smooth_attention.metrics import COUNTED, StandardMetrics, count_pixels, mean_defined, score_counts
+from smooth_attention.metrics import COUNTED, StandardMetrics, mean_defined, score_counts
+from smooth_attention.metrics.iou import count_scored
 
 CONVENTION = (
     "these two networks only: the intervals resample groups of test images and say nothing about other trainings"
@@ -92,7 +93,6 @@ class Scored:
 
 def score(files: Mapping[str, Path], truth: Truth, stems: list[str]) -> Scored:
     metrics = StandardMetrics(truth.class_names, groups=dict(truth.groups))
-    num_labels = 2 if truth.class_names is None else len(truth.class_names)
     counts = []
     for stem in stems:
         predicted = read_mask(files[stem], truth.class_names)
@@ -103,8 +103,7 @@ def score(files: Mapping[str, Path], truth: Truth, stems: list[str]) -> Scored:
                 f"{expected.shape[1]}x{expected.shape[0]}; resize the prediction by nearest neighbour"
             )
         metrics.update_labels(stem, predicted, expected)
-        rows = count_pixels(predicted, expected, num_classes=num_labels)
-        counts.append(rows if truth.class_names else rows[1:])
+        counts.append(count_scored(predicted, expected, truth.class_names))
     return Scored(read_part(PartMetrics, plain(metrics.compute())), np.stack(counts))
 
 

@@ -15,7 +15,8 @@ from smooth_attention.core.parts import read_part
 from smooth_attention.core.records import Evaluation, PartMetrics, Record, read_record
 from smooth_attention.data.cache import CachedPairs, cached_pairs
 from smooth_attention.data.sources import Source
-from smooth_attention.metrics import StandardMetrics, count_pixels, mean_defined, score_counts
+from smooth_attention.metrics import StandardMetrics
+from smooth_attention.metrics.iou import count_scored, mean_iou
 from smooth_attention.models.blocks import Mode, SmoothAttention, Switchable, block_mode
 from smooth_attention.models.inference import batches, infer, label_map, prepare, probabilities, resize_logits
 from smooth_attention.models.network import Network
@@ -86,23 +87,18 @@ class SwitchedCounts:
     """What the masks of the same network look like with something switched off, beside its masks as trained."""
 
     def __init__(self, class_names: Sequence[str] | None) -> None:
-        self.is_binary = class_names is None
-        self.num_labels = 2 if class_names is None else len(class_names)
-        self.counts = np.zeros((self.num_labels, 4), dtype=np.int64)
+        self.class_names = class_names
+        self.counts = np.zeros((1 if class_names is None else len(class_names), 4), dtype=np.int64)
         self.changed = self.total = 0
 
     def add(self, before: np.ndarray, after: np.ndarray, truth: np.ndarray) -> None:
         counted = truth != 255
-        self.counts += count_pixels(after, truth, num_classes=self.num_labels)
+        self.counts += count_scored(after, truth, self.class_names)
         self.changed += int((before != after)[counted].sum())
         self.total += int(counted.sum())
 
     def compute(self) -> dict[str, float]:
-        iou = score_counts(self.counts[1:] if self.is_binary else self.counts)["iou"]
-        return {
-            "iou": float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan"),
-            "changed_pixels": self.changed / max(1, self.total),
-        }
+        return {"iou": float(mean_iou(self.counts)), "changed_pixels": self.changed / max(1, self.total)}
 
 
 def predict_pairs(
@@ -117,17 +113,6 @@ def predict_pairs(
                 outputs.append(infer(net, inputs))
         for row, stem in enumerate(batch):
             yield stem, [output[row] for output in outputs]
-
-
-def image_iou(labels: np.ndarray, truth: np.ndarray, class_names: Sequence[str] | None) -> float:
-    """Return the IoU of one image, protocol ``standard``: of the foreground, or the mean over classes that occur."""
-    counts = count_pixels(labels, truth, num_classes=2 if class_names is None else len(class_names))
-    return float(mean_defined(score_counts(counts[1:] if class_names is None else counts)["iou"], axis=0))
-
-
-def show_iou(iou: float) -> str:
-    """Return the figure in words: it is undefined where nothing is there and nothing predicted."""
-    return "IoU undefined" if np.isnan(iou) else f"IoU {iou:.3f}"
 
 
 @dataclass(frozen=True, slots=True)

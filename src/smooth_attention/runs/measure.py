@@ -24,7 +24,8 @@ from smooth_attention.core.records import (
 from smooth_attention.data.cache import CachedPairs
 from smooth_attention.data.folder import read_mask
 from smooth_attention.data.sources import Source
-from smooth_attention.metrics import count_pixels, mean_defined
+from smooth_attention.metrics import mean_defined
+from smooth_attention.metrics.iou import count_scored, summarise_iou
 from smooth_attention.metrics.shape import autocorrelation, count_components, perimeter2_area, total_variation
 from smooth_attention.models.blocks import SmoothAttention
 from smooth_attention.models.diagnostics import captured_inputs
@@ -33,7 +34,7 @@ from smooth_attention.models.network import Network
 from smooth_attention.runs.evaluate import MAX_PREDICTIONS, open_run, predict_pairs
 from smooth_attention.runs.inputs import Opener, open_checked_source
 from smooth_attention.runs.picks import evenly
-from smooth_attention.runs.robustness import measure_robustness, score, spaced_rows
+from smooth_attention.runs.robustness import measure_robustness, spaced_rows
 
 MAX_TRAIN_IMAGES = 100
 MAX_ATTENTION_IMAGES = 16
@@ -98,8 +99,8 @@ def score_iou(net: Network, source: Source, stems: Sequence[str], pairs: CachedP
     counts = []
     for stem, (logits,) in predict_pairs(net, stems, pairs, ["on"]):
         truth = source.read_labels(stem)
-        counts.append(count_pixels(resized_labels(logits, truth.shape), truth, num_classes=source.num_labels))
-    found = score(np.stack(counts), source)
+        counts.append(count_scored(resized_labels(logits, truth.shape), truth, source.class_names))
+    found = summarise_iou(np.stack(counts))
     by_convention = {"pooled": {"iou": found["iou"]}, "per_image": {"iou": found["iou_per_image"]}}
     return read_part(TrainMetrics, plain({**by_convention, "num_images": len(stems)}))
 

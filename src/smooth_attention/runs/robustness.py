@@ -19,7 +19,8 @@ from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.cache import CachedPairs
 from smooth_attention.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from smooth_attention.data.sources import IGNORED, Source
-from smooth_attention.metrics import count_pixels, mean_defined, score_counts
+from smooth_attention.metrics import mean_defined
+from smooth_attention.metrics.iou import count_scored, summarise_iou
 from smooth_attention.models.blocks import Mode, SmoothAttention, block_mode
 from smooth_attention.models.diagnostics import MAX_ROWS, captured_inputs
 from smooth_attention.models.inference import batches, infer, prepare, resized_labels
@@ -104,7 +105,7 @@ def measure_robustness(
                 masks, inputs = look_perturbed(net, images, truths, seeds, name)
                 figures.add_masks(clean_masks, masks, truths)
                 figures.add_rows(clean_inputs, inputs)
-    scores = {condition: score(np.stack(found), source) for condition, found in counts.items()}
+    scores = {condition: summarise_iou(np.stack(found)) for condition, found in counts.items()}
     found = {
         "images": len(chosen),
         "severities": list(severities),
@@ -148,17 +149,7 @@ def native_masks(logits: Tensor, truths: Sequence[np.ndarray]) -> list[np.ndarra
 
 
 def count_masks(masks: Sequence[np.ndarray], truths: Sequence[np.ndarray], source: Source) -> list[np.ndarray]:
-    return [count_pixels(m, truth, num_classes=source.num_labels) for m, truth in zip(masks, truths, strict=True)]
-
-
-def score(counts: np.ndarray, source: Source) -> dict[str, float]:
-    """Return pooled and per-image IoU of counts (P, L, 4)."""
-    if source.class_names is None:
-        counts = counts[:, 1:]  # the foreground
-    return {
-        "iou": float(mean_defined(score_counts(counts.sum(axis=0))["iou"], axis=0)),
-        "iou_per_image": float(mean_defined(mean_defined(score_counts(counts)["iou"], axis=1), axis=0)),
-    }
+    return [count_scored(mask, truth, source.class_names) for mask, truth in zip(masks, truths, strict=True)]
 
 
 def summarise(
