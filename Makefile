@@ -2,7 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check same results study bench support clean
+# a file stays in one worker, with its servers and small runs; a thread each, since there are two cores
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo test test-fast check same results study bench support clean
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -13,7 +16,10 @@ demo: .venv/.installed
 	$(BIN)/smooth-attention study shapes --preset demo --output out/demo
 
 test: .venv/.installed
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-fast: .venv/.installed
+	$(PYTEST) -m "not slow"
 
 check: .venv/.installed
 	$(BIN)/ruff format --check .

@@ -1,7 +1,10 @@
-"""Shape checks of the operator's signatures; small real datasets and one finished run, made once for all tests."""
+"""Shape checks of the operator's signatures; small real datasets and trained runs, made once for all tests."""
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING
 import jaxtyping
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -20,6 +24,36 @@ jaxtyping.install_import_hook(
 )
 
 SHARED = Path(__file__).parents[2] / "shared"
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files of the most slow tests, so that no worker is left alone with one at the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Return what fills a directory once for all workers of pytest-xdist; tests read there, who writes takes a copy."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    root = root / "once"
+    root.mkdir(exist_ok=True)
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        place, made = root / name, root / f".{name}.made"
+        with FileLock(root / f".{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(place, ignore_errors=True)  # of a try that failed
+                place.mkdir()
+                fill(place)
+                made.touch()
+        return place
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +61,8 @@ def write_scenes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
     """Write generated scenes in the ``folder`` layout; with classes, background and the four kinds are five classes."""
     from smooth_attention.data.shapes import KINDS, draw_scene
 
-    def write(count: int = 12, *, size: int = 64, with_classes: bool = False) -> Path:
-        root = tmp_path_factory.mktemp("scenes") / ("kinds" if with_classes else "scenes")
+    def write(count: int = 12, *, size: int = 64, with_classes: bool = False, into: Path | None = None) -> Path:
+        root = (into or tmp_path_factory.mktemp("scenes")) / ("kinds" if with_classes else "scenes")
         (root / "images").mkdir(parents=True)
         (root / "masks").mkdir()
         for index in range(count):
@@ -51,8 +85,8 @@ def write_scenes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
 
 
 @pytest.fixture(scope="session")
-def scenes(write_scenes: Callable[..., Path]) -> Path:
-    return write_scenes()
+def scenes(write_scenes: Callable[..., Path], make_once: Once) -> Path:
+    return make_once("scenes", lambda place: write_scenes(into=place)) / "scenes"
 
 
 @pytest.fixture(scope="session")
@@ -61,12 +95,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished_run(scenes: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
+def finished_run(scenes: Path, cache: Path, make_once: Once) -> tuple[Path, Record]:
     """A run whose block smooths every position and weighs much, and its record."""
+    from smooth_attention.core.records import read_record
     from smooth_attention.runs.config import RunConfig
     from smooth_attention.runs.train import train
 
-    output = tmp_path_factory.mktemp("runs") / "always"
     config = RunConfig(
         data=str(scenes),
         network="paper",
@@ -77,21 +111,48 @@ def finished_run(scenes: Path, cache: Path, tmp_path_factory: pytest.TempPathFac
         arm="always",
         gamma_init=20.0,
     )
-    return output, train(config, output, cache=cache)
+    output = make_once("always", lambda place: train(config, place, cache=cache))
+    return output, read_record(output)
 
 
 @pytest.fixture(scope="session")
-def look_run(write_scenes: Callable[..., Path], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def paper_run(scenes: Path, cache: Path, make_once: Once) -> tuple[Path, Record]:
+    """A run of protocol ``paper``, and its record."""
+    from smooth_attention.core.records import read_record
+    from smooth_attention.runs.config import RunConfig
+    from smooth_attention.runs.train import train
+
+    config = RunConfig(data=str(scenes), protocol="paper", encoder_weights="none", image_size=64, epochs=3)
+    output = make_once("paper", lambda place: train(config, place, cache=cache))
+    return output, read_record(output)
+
+
+@pytest.fixture(scope="session")
+def look_run(write_scenes: Callable[..., Path], cache: Path, make_once: Once) -> Path:
     """A binary run."""
     from look_runs import train_small
 
-    return train_small(write_scenes(16), tmp_path_factory.mktemp("look") / "small", cache)
+    return make_once("look", lambda place: train_small(write_scenes(16, into=place), place / "small", cache)) / "small"
 
 
 @pytest.fixture(scope="session")
-def class_run(write_scenes: Callable[..., Path], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def class_run(write_scenes: Callable[..., Path], cache: Path, make_once: Once) -> Path:
     """A run of five classes with ignored pixels, where every name would be markup if it were not escaped."""
     from look_runs import train_small, write_hostile_scenes
 
-    data = write_hostile_scenes(write_scenes(16, with_classes=True))
-    return train_small(data, tmp_path_factory.mktemp("look") / "<i>classes", cache, allow_absent_classes=True)
+    def fill(place: Path) -> None:
+        data = write_hostile_scenes(write_scenes(16, with_classes=True, into=place))
+        train_small(data, place / "<i>classes", cache, allow_absent_classes=True)
+
+    return make_once("classes", fill) / "<i>classes"
+
+
+@pytest.fixture(scope="session")
+def bare_run(write_scenes: Callable[..., Path], cache: Path, make_once: Once) -> Path:
+    """A run without a block."""
+    from look_runs import train_small
+
+    def fill(place: Path) -> None:
+        train_small(write_scenes(into=place), place / "bare", cache, arm="none", threshold=None)
+
+    return make_once("bare", fill) / "bare"

@@ -35,21 +35,24 @@ class Served:
 
 
 @pytest.fixture(scope="session")
-def wide_scenes(write_scenes: Callable[..., Path]) -> Path:
-    return write_scenes(15, size=96)
+def wide_scenes(write_scenes: Callable[..., Path], make_once: Callable[..., Path]) -> Path:
+    return make_once("wide", lambda place: write_scenes(15, size=96, into=place)) / "scenes"
 
 
 @pytest.fixture(scope="session")
-def app_runs(wide_scenes: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def app_runs(wide_scenes: Path, cache: Path, make_once: Callable[..., Path]) -> dict[str, Path]:
     """Return finished runs by arm: the block of ``smooth`` weighs much, ``none`` has none."""
-    root = tmp_path_factory.mktemp("app")
     small: dict[str, Any] = {
         "data": str(wide_scenes), "encoder_weights": "none", "image_size": 96, "epochs": 1, "batch_size": 4
     }  # fmt: skip
     options: dict[str, dict[str, Any]] = {"smooth": {"fraction": 0.25, "gamma_init": 4.0}, "none": {}}
-    for arm, own in options.items():
-        train(RunConfig(arm=arm, **small, **own), root / arm, cache=cache)
-        shutil.rmtree(root / arm / "checkpoints")  # hundreds of MB
+
+    def fill(root: Path) -> None:
+        for arm, own in options.items():
+            train(RunConfig(arm=arm, **small, **own), root / arm, cache=cache)
+            shutil.rmtree(root / arm / "checkpoints")  # hundreds of MB
+
+    root = make_once("app", fill)
     return {arm: root / arm for arm in options}
 
 

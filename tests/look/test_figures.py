@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from look_runs import copy_with_model, small_net, train_small
+from look_runs import copy_with_model, small_net
 from smooth_attention.cli.main import DONE, WRONG_REQUEST, run
 from smooth_attention.core.errors import ConfigError, OptionError
 from smooth_attention.core.records import read_record
@@ -180,14 +180,13 @@ def test_runs_called_alike_are_told_apart(look_run: Path, other_run: Path, cache
 
 
 def test_arm_without_attention_has_network_and_masks(
-    look_run: Path, cache: Path, tmp_path: Path, write_scenes, capsys: pytest.CaptureFixture[str]
+    look_run: Path, bare_run: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bare = train_small(write_scenes(12), tmp_path / "bare", cache, arm="none", threshold=None)
-    assert run(["figures", str(bare), "--output", str(tmp_path / "out")]) == DONE
+    assert run(["figures", str(bare_run), "--output", str(tmp_path / "out")]) == DONE
     assert {path.stem for path in (tmp_path / "out").iterdir()} == {"network", "masks"}
     assert "masks.png" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="were trained on different data"):
-        scene_of(look_run, bare, cache=cache)
+        scene_of(look_run, bare_run, cache=cache)
 
 
 def test_classes_are_drawn_by_name(class_run: Path, cache: Path, tmp_path: Path) -> None:

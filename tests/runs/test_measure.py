@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from scipy import ndimage
 from sklearn import metrics as oracle
 
+from look_runs import copy_with_model, small_net
 from record_files import read_values
 from smooth_attention import PaperUNet
 from smooth_attention.core.errors import ConfigError, DataError
@@ -22,10 +22,8 @@ from smooth_attention.metrics.shape import autocorrelation, perimeter2_area, tot
 from smooth_attention.models.blocks import SmoothAttention
 from smooth_attention.models.controls import RandomSmoothAttention
 from smooth_attention.ops import neighbour_mean
-from smooth_attention.runs.config import RunConfig
 from smooth_attention.runs.evaluate import evaluate_run
 from smooth_attention.runs.measure import attention_maps, measure_attention, measure_masks, measure_run
-from smooth_attention.runs.train import train
 
 
 def copy_run(run: Path, copy: Path) -> Path:
@@ -107,25 +105,17 @@ def test_corruptions_are_added_when_asked_for(measured: Path, cache: Path, tmp_p
     assert replace(record, metrics=replace(record.metrics, test=without)) == read_record(measured)
 
 
-def test_run_without_attention_has_none(scenes: Path, cache: Path, tmp_path: Path) -> None:
-    config = RunConfig(
-        data=str(scenes), network="paper", encoder_weights="none", image_size=64, epochs=1, batch_size=4, arm="blur"
-    )
-    train(config, tmp_path / "blur", cache=cache)
-    measures = measure_run(tmp_path / "blur", cache=cache).measures
+def test_run_without_attention_has_none(look_run: Path, cache: Path, tmp_path: Path) -> None:
+    blur = copy_with_model(look_run, tmp_path / "blur", small_net(block="blur"), arm="blur", threshold=None)
+    measures = measure_run(blur, cache=cache).measures
     assert measures.attention is None
     assert measures.masks.images > 0
 
 
-def test_classes_are_measured_one_by_one(write_scenes: Callable[..., Path], cache: Path, tmp_path: Path) -> None:
-    data = write_scenes(with_classes=True)
-    config = RunConfig(
-        data=str(data), network="paper", encoder_weights="none", image_size=64, epochs=1, batch_size=4, arm="none",
-        allow_absent_classes=True,
-    )  # fmt: skip
-    train(config, tmp_path / "kinds", cache=cache)
-    record = measure_run(tmp_path / "kinds", cache=cache)
-    whole = evaluate_run(tmp_path / "kinds", split="train", mode="on", cache=cache).metrics
+def test_classes_are_measured_one_by_one(class_run: Path, cache: Path, tmp_path: Path) -> None:
+    run = copy_run(class_run, tmp_path / "kinds")
+    record = measure_run(run, cache=cache)
+    whole = evaluate_run(run, split="train", mode="on", cache=cache).metrics
     assert record.metrics.train.pooled.iou == pytest.approx(whole.pooled.iou)
     assert record.metrics.train.per_image.iou == pytest.approx(whole.per_image.iou)
     assert record.measures.masks.components >= 1

@@ -27,12 +27,6 @@ from smooth_attention.runs.train import build_network, train
 SMALL: dict[str, Any] = {"protocol": "paper", "encoder_weights": "none", "image_size": 64, "epochs": 3}
 
 
-@pytest.fixture(scope="module")
-def paper_run(scenes: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
-    output = tmp_path_factory.mktemp("runs") / "paper"
-    return output, train(RunConfig(data=str(scenes), **SMALL), output, cache=cache)
-
-
 def soft_mask(path: Path) -> np.ndarray:
     """The mask as the published scripts see it: Pillow's antialiased bilinear resize of the grey file."""
     return np.asarray(open_image(path).convert("L").resize((64, 64), Image.Resampling.BILINEAR), np.float32) / 255
