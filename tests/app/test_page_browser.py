@@ -206,6 +206,7 @@ def test_compare_shows_a_second_network_on_the_same_image(visit: Callable[..., P
     page.locator("#heading-1").wait_for(state="hidden")
 
 
+@pytest.mark.slow
 def test_another_network_takes_the_place_of_the_first(visit: Callable[..., Page]) -> None:
     page = visit()
     page.get_by_role("tab", name="3-D").click()
@@ -320,6 +321,7 @@ def test_page_fits_its_window(visit: Callable[..., Page], size: tuple[int, int])
     assert (main["y"] + main["height"] <= controls["y"]) == (size == PHONE)  # a phone shows the image first
 
 
+@pytest.mark.slow
 def test_without_a_run_the_network_is_untrained_and_says_so(
     browser: Browser, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -336,6 +338,7 @@ def test_without_a_run_the_network_is_untrained_and_says_so(
     say(capsys, f"first page {first_page:.1f} s after start (aim 12 s)")
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_over_two_hundred_clicks(
     visit: Callable[..., Page], served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,6 +107,7 @@ def test_a_failed_run_has_status_1(call: Callable[..., Any], scenes: Path, tmp_p
     assert (status, errors.startswith("failed: the loss became")) == (1, True)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_has_status_130(scenes: Path, cache: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "smooth_attention", "train", str(scenes), "--output", str(tmp_path / "run")]
     options = ["--encoder-weights", "none", "--image-size", "32", "--epochs", "1000"]

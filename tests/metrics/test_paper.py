@@ -253,6 +253,7 @@ def paper_rules():
     return module
 
 
+@pytest.mark.slow
 def test_tables_of_the_docs_are_what_the_script_prints(paper_rules):
     page = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
     assert page == paper_rules.update_page(page, paper_rules.make_tables().items())

@@ -287,6 +287,7 @@ def test_weights_of_an_inserted_network_load_into_another(pair, tmp_path):
     assert_equal(run(fresh, images), run(widened, images))
 
 
+@pytest.mark.slow
 def test_inserted_networks_compile_in_one_graph():
     """In a process of its own: the shape checks can't be traced."""
     done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, timeout=300, check=False)

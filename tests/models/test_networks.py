@@ -42,6 +42,7 @@ def test_network_passes_the_common_check(network, check):
     CHECKS[check](network)
 
 
+@pytest.mark.slow
 def test_networks_compile_into_one_graph():
     """In a process without the shape checks, which can't be traced."""
     code = (

@@ -43,6 +43,7 @@ def command(data: Path, output: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "smooth_attention", "train", str(data), "--output", str(output), *fixed, *options]
 
 
+@pytest.mark.slow
 def test_killed_and_continued_equals_undisturbed_bit_for_bit(scenes: Path, cache: Path, tmp_path: Path) -> None:
     """Arm ``random`` draws inside the forward pass too, so every source of randomness takes part."""
     environment = {**os.environ, "SMOOTH_ATTENTION_CACHE": str(cache)}

@@ -10,7 +10,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,43 +18,15 @@ from typing import Any
 
 import pytest
 
-from smooth_attention.cli.main import run
-
-OPTIONS = [
-    *("--arms", "none,smooth-0.01", "--seeds", "2", "--epochs", "2", "--image-size", "64", "--batch-size", "4"),
-    *("--encoder-weights", "none", "--half-data", "False"),
-]
 RUNS = 4
 KILLS = 10
-
-
-@pytest.fixture(scope="module")
-def command(scenes: Path, cache: Path) -> Callable[..., dict[str, Any]]:
-    """Return what starts a study: arguments for Popen; one thread, so that the tests beside it do not disturb it."""
-    environment = {**os.environ, "SMOOTH_ATTENTION_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-
-    def make(output: Path, *options: str) -> dict[str, Any]:
-        arguments = [sys.executable, "-m", "smooth_attention", "study", str(scenes), "--output", str(output)]
-        return {"args": [*arguments, *(options or OPTIONS)], "env": environment, "text": True}
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def undisturbed(command: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A study that nothing happened to, and what it printed."""
-    output = tmp_path_factory.mktemp("studies") / "undisturbed"
-    return output, finish(command(output)).stdout
-
-
-def finish(call: dict[str, Any], status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(**call, capture_output=True, timeout=300, check=False)
-    assert done.returncode == status, done.stdout + done.stderr
-    return done
+Call = dict[str, Any]
+Ask = Callable[..., tuple[int, str, str]]
+Finish = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @contextmanager
-def started(call: dict[str, Any], **pipes: int) -> Iterator[subprocess.Popen[str]]:
+def started(call: Call, **pipes: int) -> Iterator[subprocess.Popen[str]]:
     """Start a study and give it; when the context ends it is killed, whatever it is at."""
     process = subprocess.Popen(**call, **{"stdout": subprocess.DEVNULL, **pipes})
     try:
@@ -87,6 +58,7 @@ def records(study: Path) -> list[Path]:
     return sorted(study.glob("runs/*/*/*/record.json"))
 
 
+@pytest.mark.slow
 def test_study_leaves_what_it_promises(undisturbed: tuple[Path, str]) -> None:
     output, said = undisturbed
     assert {path.name for path in output.iterdir()} >= {
@@ -100,12 +72,14 @@ def test_study_leaves_what_it_promises(undisturbed: tuple[Path, str]) -> None:
     assert not list(output.glob("runs/*/*/*/checkpoints")), "a finished run needs no checkpoints"
 
 
+@pytest.mark.slow
 def test_finished_study_is_reported_and_not_trained_again(
-    undisturbed: tuple[Path, str], command: Callable[..., dict[str, Any]]
+    undisturbed: tuple[Path, str], call: Ask, tmp_path: Path
 ) -> None:
-    output, said = undisturbed
+    output, said = copy(undisturbed, tmp_path / "study"), undisturbed[1]
     before = {path: path.stat().st_mtime_ns for path in records(output)}
-    again = finish(command(output)).stdout
+    status, again, _ = call(output)
+    assert status == 0
     assert {path: path.stat().st_mtime_ns for path in records(output)} == before
     assert "by timed steps" not in again
     assert [line for line in again.splitlines() if line.startswith("- ")] == [
@@ -113,8 +87,10 @@ def test_finished_study_is_reported_and_not_trained_again(
     ]
 
 
-def test_dry_run_says_the_plan_and_writes_nothing(command: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    said = finish(command(tmp_path / "dry", *OPTIONS, "--dry-run")).stdout
+@pytest.mark.slow
+def test_dry_run_says_the_plan_and_writes_nothing(call: Ask, tmp_path: Path) -> None:
+    status, said, _ = call(tmp_path / "dry", "--dry-run")
+    assert status == 0
     assert "4 runs: 1 datasets x 2 arms x 2 seeds" in said
     assert "could see a true difference of" in said
     assert not (tmp_path / "dry").exists()
@@ -122,7 +98,7 @@ def test_dry_run_says_the_plan_and_writes_nothing(command: Callable[..., dict[st
 
 @pytest.mark.slow
 def test_killed_ten_times_gives_the_results_of_an_undisturbed_study(
-    undisturbed: tuple[Path, str], command: Callable[..., dict[str, Any]], tmp_path: Path
+    undisturbed: tuple[Path, str], command: Callable[..., Call], finish: Finish, tmp_path: Path
 ) -> None:
     output, chance = tmp_path / "killed", random.Random(0)
     for kill in range(KILLS):
@@ -135,15 +111,60 @@ def test_killed_ten_times_gives_the_results_of_an_undisturbed_study(
     assert (output / "results.csv").read_bytes() == (undisturbed[0] / "results.csv").read_bytes()
 
 
-def test_worker_ends_with_a_study_that_was_killed(command: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    with started(command(tmp_path / "study")) as process:
-        wait_for(lambda: bool(records(tmp_path / "study")), process)
+@pytest.mark.slow
+def test_one_incident_after_the_other_gives_the_results_of_an_undisturbed_study(
+    undisturbed: tuple[Path, str],
+    command: Callable[..., Call],
+    call: Ask,
+    tmp_path: Path,
+) -> None:
+    """Killed before its first file was whole, interrupted, killed with its worker at work, bereft of its worker."""
+    output = copy(undisturbed, tmp_path / "study")
+    (output / "study.yaml").rename(output / ".study.yaml.x7f3")
+    for name in ("tables", "figures", "samples", "runs"):
+        shutil.rmtree(output / name)
+    for name in ("report.html", "results.csv"):
+        (output / name).unlink()
+    with started(command(output), stderr=subprocess.PIPE) as process:
+        wait_for(lambda: len(records(output)) == 1, process)
+        process.send_signal(signal.SIGINT)
+        _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command continues where it stopped" in complaint
+
+    with started(command(output)) as process:
+        wait_for(lambda: len(records(output)) == 2, process)
         workers = children(process.pid)
         assert workers
     deadline = time.monotonic() + 10
     while any(is_alive(pid) for pid in workers):
         assert time.monotonic() < deadline, "an orphan lives on"
         time.sleep(0.05)
+
+    with started(command(output), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        wait_for(lambda: len(records(output)) == 3, process)
+        for worker in children(process.pid):
+            os.kill(worker, signal.SIGKILL)
+        said, complaint = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "1 of 4 runs failed" in complaint
+    assert "the process of the run ended with signal 9, perhaps for want of memory" in said
+
+    with started(command(output), stdout=subprocess.PIPE) as first:  # and the same command mends it
+        wait_for(lambda: "running" in statuses(output), first)
+        first.send_signal(signal.SIGSTOP)  # it can't end before the second begins
+        status, _, complaint = call(output)
+        first.send_signal(signal.SIGCONT)
+        said, _ = first.communicate(timeout=120)
+    assert status == 2
+    assert f"{output} is at work in another process" in complaint
+    assert first.returncode == 0
+    assert "[4/4]" in said
+    assert (output / "results.csv").read_bytes() == (undisturbed[0] / "results.csv").read_bytes()
+
+
+def statuses(study: Path) -> list[str]:
+    return [json.loads(path.read_text())["status"] for path in records(study)]
 
 
 def children(pid: int) -> list[int]:
@@ -158,90 +179,59 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def test_second_runner_is_refused_while_the_first_goes_on(
-    command: Callable[..., dict[str, Any]], tmp_path: Path
-) -> None:
-    output = tmp_path / "study"
-    with started(command(output), stdout=subprocess.PIPE) as first:
-        wait_for(lambda: bool(records(output)), first)
-        second = finish(command(output), status=2)
-        assert f"{output} is at work in another process" in second.stderr
-        said, _ = first.communicate(timeout=120)
-    assert first.returncode == 0
-    assert "[4/4]" in said
+@pytest.mark.slow
+def test_other_configuration_is_refused(undisturbed: tuple[Path, str], call: Ask) -> None:
+    status, _, complaint = call(undisturbed[0], "--margin", "0.02")
+    assert status == 2
+    assert "holds another study (margin: 0.01 there, 0.02 now); name another directory" in complaint
 
 
-def test_interrupted_study_ends_with_130_and_continues(command: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    output = tmp_path / "study"
-    with started(command(output), stderr=subprocess.PIPE) as process:
-        wait_for(lambda: bool(records(output)), process)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "the same command continues where it stopped" in said
-
-
-def test_other_configuration_is_refused(undisturbed: tuple[Path, str], command: Callable[..., dict[str, Any]]) -> None:
-    refused = finish(command(undisturbed[0], *OPTIONS, "--margin", "0.02"), status=2)
-    assert "holds another study (margin: 0.01 there, 0.02 now); name another directory" in refused.stderr
-
-
-@pytest.mark.parametrize("content", ['{"schema": 1, "status": "do', ""], ids=["cut off", "empty"])
-def test_damaged_record_is_named_kept_and_made_again(
-    undisturbed: tuple[Path, str], command: Callable[..., dict[str, Any]], tmp_path: Path, content: str
-) -> None:
+@pytest.mark.slow
+def test_damaged_record_is_named_kept_and_made_again(undisturbed: tuple[Path, str], call: Ask, tmp_path: Path) -> None:
     output = copy(undisturbed, tmp_path / "study")
-    hurt = records(output)[1]
-    hurt.write_text(content)
-    said = finish(command(output)).stdout
-    assert f"{hurt} is damaged" in said
-    assert "it is kept as record.json.damaged, the run is done again" in said
-    assert hurt.with_name("record.json.damaged").read_text() == content
+    damaged = dict(zip(records(output)[1:], ['{"schema": 1, "status": "do', ""], strict=False))
+    for path, content in damaged.items():
+        path.write_text(content)
+    status, said, _ = call(output)
+    assert status == 0
+    for path, content in damaged.items():
+        assert f"{path} is damaged" in said
+        assert path.with_name("record.json.damaged").read_text() == content
+    assert said.count("it is kept as record.json.damaged, the run is done again") == 2
     assert (output / "results.csv").read_bytes() == (undisturbed[0] / "results.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_record_of_another_schema_is_refused_and_left_alone(
-    undisturbed: tuple[Path, str], command: Callable[..., dict[str, Any]], tmp_path: Path
+    undisturbed: tuple[Path, str], call: Ask, tmp_path: Path
 ) -> None:
     output = copy(undisturbed, tmp_path / "study")
     newer = records(output)[0]
     newer.write_text(json.dumps(json.loads(newer.read_text()) | {"schema": 99}))
-    refused = finish(command(output), status=2)
-    assert f"{newer} has schema 99, expected 1" in refused.stderr
+    status, _, complaint = call(output)
+    assert status == 2
+    assert f"{newer} has schema 99, expected 1" in complaint
     assert json.loads(newer.read_text())["schema"] == 99
 
 
-def test_failing_run_is_recorded_and_the_rest_go_on(command: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_failing_run_is_recorded_and_the_rest_go_on(
+    command: Callable[..., Call], finish: Finish, tmp_path: Path
+) -> None:
     """The arm whose gamma starts out of range fails at once."""
     study = tmp_path / "study.yaml"
     study.write_text("arms: [none, {smooth: {gamma_init: 1.0e+38}}]\nhalf_data: false\nreplicates: {seeds: 2}\n")
-    options = [*OPTIONS[4:-2], "--config", str(study)]
-    failed = finish(command(tmp_path / "study", *options), status=1)
+    small = ["--epochs", "1", "--image-size", "64", "--batch-size", "4", "--encoder-weights", "none"]
+    failed = finish(command(tmp_path / "study", "--config", str(study), options=small), status=1)
     arm = "smooth-0.4+gamma_init=1e+38"
     assert f"2 of 4 runs failed, first scenes {arm} fold 0 seed 0: the loss became" in failed.stderr
-    statuses = {path.parent.parent.name: json.loads(path.read_text()) for path in records(tmp_path / "study")}
-    assert statuses["none"]["status"] == "done"
-    assert statuses[arm]["status"] == "failed"
-    assert "the loss became" in statuses[arm]["reason"]
+    left = {path.parent.parent.name: json.loads(path.read_text()) for path in records(tmp_path / "study")}
+    assert left["none"]["status"] == "done"
+    assert left[arm]["status"] == "failed"
+    assert "the loss became" in left[arm]["reason"]
     assert "finish the runs of both arms" in failed.stdout
     report = (tmp_path / "study" / "report.html").read_text()
     assert "the loss became" in report
-
-
-def test_run_whose_process_dies_is_recorded_and_the_rest_go_on(
-    command: Callable[..., dict[str, Any]], tmp_path: Path
-) -> None:
-    output = tmp_path / "study"
-    with started(command(output), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        wait_for(lambda: bool(records(output)), process)
-        for worker in children(process.pid):
-            os.kill(worker, signal.SIGKILL)
-        said, complaint = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert "1 of 4 runs failed" in complaint
-    assert "the process of the run ended with signal 9, perhaps for want of memory" in said
-    finish(command(output))  # and the same command mends it
-    assert len(rows(output)) == RUNS
 
 
 @pytest.fixture
@@ -258,29 +248,38 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
+def copy_small(study: tuple[Path, str], to: Path) -> Path:
+    """Copy what a report does with."""
+    shutil.copytree(study[0], to, ignore=shutil.ignore_patterns("model", "predictions"))
+    return to
+
+
+@pytest.mark.slow
 def test_full_disk_stops_the_study_and_loses_nothing(
-    undisturbed: tuple[Path, str], command: Callable[..., dict[str, Any]], small_disk: Path
+    undisturbed: tuple[Path, str], call: Ask, small_disk: Path
 ) -> None:
-    output = small_disk / "study"
-    stopped = finish(command(output), status=1)
-    assert "is full: free some space, then run the same command again; finished runs are kept" in stopped.stderr
+    output = copy_small(undisturbed, small_disk / "study")
+    shutil.rmtree(records(output)[-1].parent)
+    status, _, complaint = call(output)
+    assert status == 1
+    assert "is full: free some space, then run the same command again; finished runs are kept" in complaint
     subprocess.run(["mount", "-o", "remount,size=2g", str(small_disk)], check=True)
-    finish(command(output))
+    assert call(output)[0] == 0
     assert (output / "results.csv").read_bytes() == (undisturbed[0] / "results.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_disk_that_is_full_when_the_report_is_due_is_told_and_keeps_the_old_one(
-    undisturbed: tuple[Path, str], command: Callable[..., dict[str, Any]], small_disk: Path
+    undisturbed: tuple[Path, str], call: Ask, small_disk: Path
 ) -> None:
-    output = small_disk / "study"
-    kept = shutil.ignore_patterns("model", "predictions")  # which a report does without
-    shutil.copytree(undisturbed[0], output, ignore=kept)
+    output = copy_small(undisturbed, small_disk / "study")
     before = (output / "report.html").read_bytes()
     with (small_disk / "rest").open("wb") as rest, contextlib.suppress(OSError):
         while True:
             rest.write(bytes(2**20))
-    stopped = finish(command(output, "--report-only"), status=1)
-    assert "is full: free some space, then run the same command again; finished runs are kept" in stopped.stderr
+    status, _, complaint = call(output, "--report-only")
+    assert status == 1
+    assert "is full: free some space, then run the same command again; finished runs are kept" in complaint
     assert (output / "report.html").read_bytes() == before
 
 
@@ -300,38 +299,18 @@ def test_disk_that_is_full_when_the_report_is_due_is_told_and_keeps_the_old_one(
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_wrong_requests_are_sentences_and_leave_nothing(
-    scenes: Path,
-    cache: Path,
-    tmp_path: Path,
-    data: str | None,
-    options: list[str],
-    sentence: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    call: Ask, tmp_path: Path, data: str | None, options: list[str], sentence: str
 ) -> None:
-    monkeypatch.setenv("SMOOTH_ATTENTION_CACHE", str(cache))
-    place = ["--output", str(tmp_path / "study"), "--encoder-weights", "none"]
-    assert run(["study", data or str(scenes), *place, *options]) == 2
-    complaint = capsys.readouterr().err
+    status, _, complaint = call(tmp_path / "study", *options, options=["--encoder-weights", "none"], data=data)
+    assert status == 2
     assert sentence in complaint
     assert complaint.count("\n") == 1
     assert not records(tmp_path / "study")
 
 
-def test_study_killed_before_its_first_file_was_whole_is_begun(
-    undisturbed: tuple[Path, str], command: Callable[..., dict[str, Any]], tmp_path: Path
-) -> None:
-    output = copy(undisturbed, tmp_path / "study")
-    (output / "study.yaml").rename(output / ".study.yaml.x7f3")
-    for name in ("tables", "figures", "samples", "runs"):
-        shutil.rmtree(output / name)
-    for name in ("report.html", "results.csv"):
-        (output / name).unlink()
-    finish(command(output))
-    assert len(rows(output)) == RUNS
-
-
-def test_directory_without_a_study_is_refused(command: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_directory_without_a_study_is_refused(call: Ask, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    assert "holds no study; name another directory" in finish(command(tmp_path), status=2).stderr
-    assert "is no study" in finish(command(tmp_path, "--report-only"), status=2).stderr
+    for options, sentence in (([], "holds no study; name another directory"), (["--report-only"], "is no study")):
+        status, _, complaint = call(tmp_path, *options)
+        assert status == 2
+        assert sentence in complaint

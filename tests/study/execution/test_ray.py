@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-OPTIONS = [
-    *("--arms", "none,smooth-0.01", "--seeds", "2", "--epochs", "3", "--image-size", "64", "--batch-size", "4"),
-    *("--encoder-weights", "none", "--half-data", "False"),
-]
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")]
 
 
@@ -38,18 +32,12 @@ def running(study: Path) -> list[Path]:
 
 
 def test_study_survives_the_loss_of_a_node_and_gives_the_local_results(
-    cluster: Any, scenes: Path, cache: Path, tmp_path: Path
+    cluster: Any, undisturbed: tuple[Path, str], command: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     lost = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
-    environment = {**os.environ, "SMOOTH_ATTENTION_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "smooth_attention", "study", str(scenes), *OPTIONS]
     spread = subprocess.Popen(
-        [*command, "--output", str(tmp_path / "ray"), "--ray", cluster.address],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        **command(tmp_path / "ray", "--ray", cluster.address), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     try:
         deadline = time.monotonic() + 180
@@ -64,5 +52,4 @@ def test_study_survives_the_loss_of_a_node_and_gives_the_local_results(
         spread.wait()
     assert spread.returncode == 0, said
     assert "4 of 4 runs are finished" in said
-    subprocess.run([*command, "--output", str(tmp_path / "local")], env=environment, check=True, capture_output=True)
-    assert (tmp_path / "ray" / "results.csv").read_bytes() == (tmp_path / "local" / "results.csv").read_bytes()
+    assert (tmp_path / "ray" / "results.csv").read_bytes() == (undisturbed[0] / "results.csv").read_bytes()

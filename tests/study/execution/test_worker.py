@@ -13,6 +13,7 @@ from smooth_attention.runs.config import RunConfig
 from smooth_attention.study.execution.worker import answer
 
 
+@pytest.mark.slow
 def test_data_is_opened_and_fingerprinted_once_for_all_jobs(
     scenes: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
