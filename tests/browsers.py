@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from deadlines import LAST_RESORT_S
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
@@ -22,6 +24,7 @@ ARGUMENTS = (
     "--disable-sync",
 )
 DESK, PHONE = (1400, 900), (390, 844)
+WAIT_MS = 1000 * LAST_RESORT_S
 
 
 @contextmanager
@@ -32,7 +35,7 @@ def open_browser() -> Iterator[Browser]:
     if chromium is None:
         pytest.skip("chromium is not installed: no browser to open the page in")
     with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
+        opened = playwright.chromium.launch(executable_path=chromium, args=list(ARGUMENTS), timeout=WAIT_MS)
         yield opened
         opened.close()
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from deadlines import LAST_RESORT_S
 from smooth_attention import create_model
 from smooth_attention.app.viewer import Viewer
 from smooth_attention.runs.config import RunConfig
@@ -97,7 +98,7 @@ def serve(*arguments: str | Path, cache: Path, folder: Path) -> Iterator[Served]
             yield Served(address, process.pid)
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(LAST_RESORT_S)
             process.stdout.close()
     assert process.returncode == 130
     assert not list(folder.glob("smooth-attention-*"))  # uploads and pictures are gone

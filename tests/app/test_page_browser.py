@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from app.conftest import Served, serve
-from browsers import DESK, PHONE, open_browser, overflow_px
+from browsers import DESK, PHONE, WAIT_MS, open_browser, overflow_px
 from smooth_attention import load_model, predict
 from smooth_attention.core.records import read_record
 from smooth_attention.data.files import read_image
@@ -27,7 +27,6 @@ from smooth_attention.viz.heatmaps import MARK
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-WAIT_MS = 20_000
 PICTURES = [f"#picture-0-{place} img" for place in range(5)]
 
 
@@ -328,10 +327,11 @@ def test_without_a_run_the_network_is_untrained_and_says_so(
     started = time.perf_counter()
     with serve(cache=cache, folder=tmp_path) as page_served:
         page = browser.new_page()
+        page.set_default_timeout(WAIT_MS)
         page.goto(page_served.url)
         page.locator("#main").wait_for()
         first_page = time.perf_counter() - started
-        page.locator(PICTURES[4]).wait_for(timeout=WAIT_MS)
+        page.locator(PICTURES[4]).wait_for()
         assert "untrained, its weights are random" in page.locator("#notes").inner_text()
         assert "25.0 % of 196 positions" in page.locator("#caption-0-4").inner_text()
         page.close()

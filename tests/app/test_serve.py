@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from app.conftest import Served
+from deadlines import LAST_RESORT_S
 from smooth_attention.app.serve import serve
 from smooth_attention.cli.main import WRONG_REQUEST, run
 from smooth_attention.core.errors import ConfigError
@@ -29,7 +30,7 @@ def fetch(url: str, data: Any = None) -> tuple[int, str]:
     body = None if data is None else json.dumps(data).encode()
     asked = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(asked, timeout=30) as answer:
+        with urllib.request.urlopen(asked, timeout=LAST_RESORT_S) as answer:
             return answer.status, answer.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode(errors="replace")
@@ -151,7 +152,7 @@ except KeyboardInterrupt:
 
 
 def test_first_page_is_served_before_torch_is_imported() -> None:
-    done = subprocess.run([sys.executable, "-c", FIRST_PAGE], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", FIRST_PAGE], capture_output=True, text=True, timeout=LAST_RESORT_S)
     assert done.stdout.split() == ["True", "False", "ended"], done.stderr
 
 
@@ -180,7 +181,7 @@ def test_taken_port_is_a_sentence(served: Served) -> None:
         [sys.executable, "-c", "from smooth_attention.cli.main import main; main()", "app", "--port", port],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LAST_RESORT_S,
     )
     assert done.returncode == WRONG_REQUEST
     assert f"can't listen at 127.0.0.1, port {port}" in done.stderr
@@ -223,5 +224,5 @@ def test_free_port_is_found_beside_a_taken_one(served: Served, cache: Path, tmp_
     with serve_app(cache=cache, folder=tmp_path) as other:
         assert other.url != served.url
         host, _, port = other.url.rstrip("/").rpartition("//")[2].partition(":")
-        with socket.create_connection((host, int(port)), timeout=5):
+        with socket.create_connection((host, int(port)), timeout=LAST_RESORT_S):
             pass

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deadlines import LAST_RESORT_S
 from smooth_attention.core.files import plain, replace_directory, write_bytes, write_json, write_text
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -87,7 +88,7 @@ def test_write_bytes_is_never_seen_in_part_and_survives_sigkill(tmp_path):
     path.write_bytes(b"a" * size)
     seen = set()
     with subprocess.Popen([sys.executable, "-c", WRITE_FOR_EVER, path, str(size)]) as writer:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + LAST_RESORT_S
         while len(seen) < 12 and time.monotonic() < deadline:
             data = path.read_bytes()
             assert data == data[:1] * size

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from deadlines import LAST_RESORT_S
 from smooth_attention.core.errors import ConfigError
 from smooth_attention.core.locks import exclusive
 
@@ -26,7 +27,7 @@ def leave_in_a_child():
             return
         os.waitpid(child, 0)
         print("held", flush=True)
-        time.sleep(60)
+        time.sleep(9999)
 
 if sys.argv[2] == "leave":
     leave_in_a_child()
@@ -35,12 +36,12 @@ with exclusive(Path(sys.argv[1]), refusal="taken"):
     if sys.argv[2] == "fork" and os.fork() == 0:
         os.setsid()
         print(os.getpid(), flush=True)
-        time.sleep(60)
+        time.sleep(9999)
     elif sys.argv[2] == "spawn":
-        print(subprocess.Popen(["sleep", "60"], start_new_session=True, close_fds=False).pid, flush=True)
+        print(subprocess.Popen(["sleep", "9999"], start_new_session=True, close_fds=False).pid, flush=True)
     elif sys.argv[2] == "hold":
         print("held", flush=True)
-    time.sleep(60)
+    time.sleep(9999)
 """
 
 
@@ -87,7 +88,7 @@ def test_lock_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
     with holder(path, "hold") as (process, _):
         subprocess.Popen(["sh", "-c", f"sleep 0.5; kill -9 {process.pid}"]).wait()
-        with exclusive(path, refusal="never", patience_seconds=30):
+        with exclusive(path, refusal="never", patience_seconds=LAST_RESORT_S):
             pass
 
 

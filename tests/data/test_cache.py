@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deadlines import LAST_RESORT_S
 from smooth_attention.core.errors import DataError
 from smooth_attention.data import cache as cache_module
 from smooth_attention.data.cache import cached_pairs, check_readable, resize_mask
@@ -32,7 +33,7 @@ root, cache, meeting = map(Path, sys.argv[1:])
 class Slow(FolderSource):
     def load(self, stem):
         (meeting / str(os.getpid())).touch()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 900
         while len(list(meeting.iterdir())) < 2:
             assert time.monotonic() < deadline, "the other process never came"
             time.sleep(0.005)
@@ -196,7 +197,7 @@ def test_two_processes_fill_one_cache_at_once(write_folder, directory, tmp_path)
         )
         for _ in range(2)
     ]
-    printed = [filler.communicate(timeout=90)[0] for filler in fillers]
+    printed = [filler.communicate(timeout=LAST_RESORT_S)[0] for filler in fillers]
     assert [filler.returncode for filler in fillers] == [0, 0]
     assert len(list(meeting.iterdir())) == 2
     pairs = cached_pairs(FolderSource(root), image_size=SIZE, directory=directory)

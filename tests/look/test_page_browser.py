@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from browsers import DESK, PHONE, open_browser, overflow_px
+from browsers import DESK, PHONE, WAIT_MS, open_browser, overflow_px
 from look_runs import HOSTILE, copy_with_model, small_net
 from smooth_attention.data.cache import resize_mask
 from smooth_attention.data.sources import Pair
@@ -93,7 +93,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(WAIT_MS)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from deadlines import LAST_RESORT_S
 from smooth_attention.ops import dispatch, log_sum_exp, smooth_attention, strips
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -52,9 +53,8 @@ for function, numbers in ((hard, (0.1, 0.4)), (share, (0.25, 0.25)), (soft, (0.2
 @pytest.mark.parametrize("how", ["aot_eager", "inductor"])
 def test_one_graph_for_all_sizes(how):
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, how], env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    command = [sys.executable, "-c", SCRIPT, how]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LAST_RESORT_S, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split("\n")[:3] == ["hard fine", "share fine", "soft fine"]
 

@@ -22,6 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.nn.functional import one_hot
 
+from deadlines import LAST_RESORT_S
 from record_files import read_values
 from smooth_attention.core.errors import ConfigError, DataError, DataWarning, RunError, ShapeError
 from smooth_attention.core.records import Record, read_record, write_record
@@ -51,7 +52,7 @@ def test_killed_and_continued_equals_undisturbed_bit_for_bit(scenes: Path, cache
     quiet: dict[str, Any] = {"env": environment, "stdout": subprocess.DEVNULL}
     killed = subprocess.Popen(command(scenes, tmp_path / "killed", *options), **quiet)
     last = tmp_path / "killed" / "checkpoints" / "last.ckpt"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + LAST_RESORT_S
     while not last.is_file() or torch.load(last, weights_only=True)["epoch"] < 1:
         assert killed.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from deadlines import LAST_RESORT_S
 from smooth_attention.cli.main import run
 
 OPTIONS = [
@@ -53,7 +54,7 @@ def finish() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return what waits for a study and holds it to its exit status."""
 
     def wait(call: Call, status: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(**call, capture_output=True, timeout=300, check=False)
+        done = subprocess.run(**call, capture_output=True, timeout=LAST_RESORT_S, check=False)
         assert done.returncode == status, done.stdout + done.stderr
         return done
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from deadlines import LAST_RESORT_S
+
 RUNS = 4
 KILLS = 10
 Call = dict[str, Any]
@@ -46,8 +48,8 @@ def rows(study: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + LAST_RESORT_S
     while not condition():
         assert process.poll() is None, "it ended too early"
         assert time.monotonic() < deadline
@@ -128,7 +130,7 @@ def test_one_incident_after_the_other_gives_the_results_of_an_undisturbed_study(
     with started(command(output), stderr=subprocess.PIPE) as process:
         wait_for(lambda: len(records(output)) == 1, process)
         process.send_signal(signal.SIGINT)
-        _, complaint = process.communicate(timeout=60)
+        _, complaint = process.communicate(timeout=LAST_RESORT_S)
     assert process.returncode == 130
     assert "the same command continues where it stopped" in complaint
 
@@ -136,7 +138,7 @@ def test_one_incident_after_the_other_gives_the_results_of_an_undisturbed_study(
         wait_for(lambda: len(records(output)) == 2, process)
         workers = children(process.pid)
         assert workers
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + LAST_RESORT_S
     while any(is_alive(pid) for pid in workers):
         assert time.monotonic() < deadline, "an orphan lives on"
         time.sleep(0.05)
@@ -145,7 +147,7 @@ def test_one_incident_after_the_other_gives_the_results_of_an_undisturbed_study(
         wait_for(lambda: len(records(output)) == 3, process)
         for worker in children(process.pid):
             os.kill(worker, signal.SIGKILL)
-        said, complaint = process.communicate(timeout=120)
+        said, complaint = process.communicate(timeout=LAST_RESORT_S)
     assert process.returncode == 1
     assert "1 of 4 runs failed" in complaint
     assert "the process of the run ended with signal 9, perhaps for want of memory" in said
@@ -155,7 +157,7 @@ def test_one_incident_after_the_other_gives_the_results_of_an_undisturbed_study(
         first.send_signal(signal.SIGSTOP)  # it can't end before the second begins
         status, _, complaint = call(output)
         first.send_signal(signal.SIGCONT)
-        said, _ = first.communicate(timeout=120)
+        said, _ = first.communicate(timeout=LAST_RESORT_S)
     assert status == 2
     assert f"{output} is at work in another process" in complaint
     assert first.returncode == 0

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from deadlines import LAST_RESORT_S
+
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")]
 
 
@@ -40,13 +42,13 @@ def test_study_survives_the_loss_of_a_node_and_gives_the_local_results(
         **command(tmp_path / "ray", "--ray", cluster.address), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     try:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + LAST_RESORT_S
         while len(running(tmp_path / "ray")) < 2:
             assert spread.poll() is None, spread.communicate()[0]
             assert time.monotonic() < deadline
             time.sleep(0.02)
         cluster.remove_node(lost, allow_graceful=False)
-        said, _ = spread.communicate(timeout=300)
+        said, _ = spread.communicate(timeout=LAST_RESORT_S)
     finally:
         spread.kill()
         spread.wait()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from browsers import DESK, PHONE, open_browser
+from browsers import DESK, PHONE, WAIT_MS, open_browser
 from report_pictures import add_pictures
 from smooth_attention.study.reporting.report import write_report
 from smooth_attention.study.verdicts.conclusions import judge_study
@@ -53,6 +53,7 @@ def page(request: pytest.FixtureRequest, browser: Browser, report: Path) -> Iter
     """A page that has been scrolled through; whatever it complains of or asks for fails the test."""
     width, height = request.param
     opened = browser.new_page(viewport={"width": width, "height": height})
+    opened.set_default_timeout(WAIT_MS)
     complaints: list[str] = []
     opened.on("console", lambda message: complaints.append(message.text))
     opened.on("pageerror", lambda error: complaints.append(str(error)))
