@@ -1,8 +1,9 @@
-"""The package from outside: instant import and its doors."""
+"""The package from outside: instant import, its doors, and the names of the rooms that are used by themselves."""
 
 import subprocess
 import sys
-from importlib import metadata
+from importlib import import_module, metadata
+from inspect import ismodule
 
 import pytest
 from packaging.requirements import Requirement
@@ -25,6 +26,23 @@ DOORS = [
     "smooth_attention",
     "smoothing_gate",
 ]
+ROOMS = {
+    "ops": ["attention_rows", "explain_backend", "neighbour_mean", "roughness", "smooth_attention", "smoothing_gate"],
+    "models": [
+        "ARMS",
+        "Block",
+        "Network",
+        "PaperUNet",
+        "Preprocessing",
+        "SmoothAttention",
+        "block_mode",
+        "create_model",
+        "insert",
+        "load_model",
+        "remove",
+        "resolve_arm",
+    ],
+}
 
 
 def run_python(code):
@@ -46,6 +64,15 @@ def test_import_is_instant_until_a_door_is_used(use):
 
 def test_inventory_is_the_known_one():
     assert sa.__all__ == ["__version__", *DOORS]
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_inventory_of_a_room_is_the_known_one(name):
+    """Files of the room are beside its names, and nothing else is."""
+    room = import_module(f"smooth_attention.{name}")
+    assert room.__all__ == ROOMS[name]
+    shown = {each for each, value in vars(room).items() if not each.startswith("_") and not ismodule(value)}
+    assert shown == set(ROOMS[name])
 
 
 @pytest.mark.parametrize("name", DOORS)
