@@ -48,6 +48,7 @@ study: .venv/.installed
 bench: .venv/.installed
 	$(BIN)/python benchmarks/op.py --output docs/benchmarks
 	$(BIN)/python benchmarks/networks.py --output docs/benchmarks
+	PYTHONPATH=tests $(BIN)/python benchmarks/looking.py
 
 # docs/support.md: every network through the common checks; took 23 minutes on 2 cores beside other work
 support: .venv/.installed

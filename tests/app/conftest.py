@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from deadlines import LAST_RESORT_S
+from app_page import Served, serve
 from smooth_attention import create_model
 from smooth_attention.app.viewer import Viewer
 from smooth_attention.runs.config import RunConfig
 from smooth_attention.runs.train import train
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A page that is served.
-
-    Attributes:
-        url: its address, with a slash at the end.
-        pid: of the process that serves it.
-    """
-
-    url: str
-    pid: int
 
 
 @pytest.fixture(scope="session")
@@ -76,34 +58,6 @@ def make_viewer(
         return made
 
     return make
-
-
-@contextmanager
-def serve(*arguments: str | Path, cache: Path, folder: Path) -> Iterator[Served]:
-    """Run the app until the context ends; its first line of output is the address."""
-    log = folder / "app.log"
-    with log.open("w") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from smooth_attention.cli.main import main; main()", "app", *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            cwd=folder,
-            env={**os.environ, "SMOOTH_ATTENTION_CACHE": str(cache), "TMPDIR": str(folder)},
-        )
-        try:
-            assert process.stdout is not None
-            address = process.stdout.readline().strip()
-            assert address, log.read_text()
-            yield Served(address, process.pid)
-        finally:
-            process.terminate()
-            process.wait(LAST_RESORT_S)
-            process.stdout.close()
-    assert process.returncode == 130
-    assert not list(folder.glob("smooth-attention-*"))  # uploads and pictures are gone
-    # what Gradio refuses by itself leaves a traceback, which does not reach our code
-    assert "smooth_attention/" not in log.read_text(), log.read_text()
 
 
 @pytest.fixture(scope="session")

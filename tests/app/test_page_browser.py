@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import statistics
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.conftest import Served, serve
+from app_page import Served, act, choose, click_at, serve
 from browsers import DESK, PHONE, WAIT_MS, open_browser, overflow_px
 from smooth_attention import load_model, predict
 from smooth_attention.core.records import read_record
@@ -63,33 +60,6 @@ def is_local(asked: str, url: str) -> bool:
     return asked.startswith((url, "data:", "blob:"))
 
 
-def act(page: Page, action: Callable[[], None], shown: str = "#main img") -> float:
-    """Do something that draws a picture anew, wait for the new one, and return the seconds from one to the other."""
-    before = page.locator(shown).get_attribute("src")
-    started = time.perf_counter()
-    action()
-    page.wait_for_function(
-        "([shown, before]) => { const img = document.querySelector(shown);"
-        " return img && img.src !== before && !img.src.endsWith(before) && img.complete && img.naturalWidth > 0; }",
-        arg=[shown, before],
-    )
-    return time.perf_counter() - started
-
-
-def click_at(page: Page, shown: str, x_frac: float, y_frac: float) -> float:
-    """Click into a picture at a share of its sides."""
-    page.locator(shown).scroll_into_view_if_needed()
-    box = page.locator(shown).bounding_box()
-    assert box is not None
-    natural = page.locator(shown).evaluate("img => [img.naturalWidth, img.naturalHeight]")
-    # the picture fits into its frame, with room left over at two sides
-    factor = min(box["width"] / natural[0], box["height"] / natural[1])
-    wide, high = natural[0] * factor, natural[1] * factor
-    x = box["x"] + (box["width"] - wide) / 2 + x_frac * wide
-    y = box["y"] + (box["height"] - high) / 2 + y_frac * high
-    return act(page, lambda: page.mouse.click(x, y))
-
-
 def picture(page: Page, shown: str) -> np.ndarray:
     """Return what an image element shows, as the server sent it."""
     response = page.request.get(page.locator(shown).evaluate("img => img.src"))
@@ -106,22 +76,10 @@ def marked_box(page: Page, shown: str) -> tuple[float, float]:
     return (columns.min() + columns.max() + 1) / 2 / width, (rows.min() + rows.max() + 1) / 2 / height
 
 
-def choose(page: Page, part: str, text: str) -> None:
-    """Choose an entry of a list by the text that it starts with."""
-    page.locator(f"{part} input").click()
-    page.get_by_role("option", name=re.compile(f"^{re.escape(text)}")).first.click()
-
-
 def slide(page: Page, part: str, value: float) -> None:
     number = page.locator(f"{part} input[type=number]")
     number.fill(f"{value:g}")
     number.press("Enter")
-
-
-def say(capsys: pytest.CaptureFixture[str], measured: str) -> None:
-    """Print a measured figure although the test passes; no test fails for being slow."""
-    with capsys.disabled():
-        sys.stdout.write(f"\n[app] {measured}\n")
 
 
 def readout(page: Page) -> str:
@@ -321,27 +279,19 @@ def test_page_fits_its_window(visit: Callable[..., Page], size: tuple[int, int])
 
 
 @pytest.mark.slow
-def test_without_a_run_the_network_is_untrained_and_says_so(
-    browser: Browser, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    started = time.perf_counter()
+def test_without_a_run_the_network_is_untrained_and_says_so(browser: Browser, cache: Path, tmp_path: Path) -> None:
     with serve(cache=cache, folder=tmp_path) as page_served:
         page = browser.new_page()
         page.set_default_timeout(WAIT_MS)
         page.goto(page_served.url)
-        page.locator("#main").wait_for()
-        first_page = time.perf_counter() - started
         page.locator(PICTURES[4]).wait_for()
         assert "untrained, its weights are random" in page.locator("#notes").inner_text()
         assert "25.0 % of 196 positions" in page.locator("#caption-0-4").inner_text()
         page.close()
-    say(capsys, f"first page {first_page:.1f} s after start (aim 12 s)")
 
 
 @pytest.mark.slow
-def test_memory_stays_flat_over_two_hundred_clicks(
-    visit: Callable[..., Page], served: Served, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_memory_stays_flat_over_two_hundred_clicks(visit: Callable[..., Page], served: Served) -> None:
     page = visit()
     spots = np.random.default_rng(0).random((220, 2))
     places = [tuple(spot) for spot in spots]
@@ -350,9 +300,7 @@ def test_memory_stays_flat_over_two_hundred_clicks(
     before = resident_mib(served.pid)
     for x, y in places[20:]:
         click_elsewhere(page, x, y)
-    after = resident_mib(served.pid)
-    say(capsys, f"memory {before:.0f} MiB, after 200 more clicks {after:.0f} MiB (aim +- 5 %)")
-    assert after < 1.05 * before
+    assert resident_mib(served.pid) < 1.05 * before
 
 
 def click_elsewhere(page: Page, x: float, y: float) -> None:
@@ -369,13 +317,9 @@ def resident_mib(pid: int) -> float:
     return int(found[1]) / 1024
 
 
-@pytest.mark.parametrize(("size", "aim_seconds"), [("224 px", 0.5), ("1024 px", 2.0)], ids=["224px", "1024px"])
-def test_click_to_picture_is_measured(
-    visit: Callable[..., Page], size: str, aim_seconds: float, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize(("size_px", "side"), [(224, 14), (1024, 64)], ids=["224px", "1024px"])
+def test_networks_see_the_size_that_was_chosen(visit: Callable[..., Page], size_px: int, side: int) -> None:
     page = visit()
-    act(page, lambda: choose(page, "#size", size), PICTURES[1])
-    spots = [(0.05 + 0.045 * step, 0.8 if step % 2 else 0.2) for step in range(20)]
-    seconds = [click_at(page, "#main img", x, y) for x, y in spots]
-    median, longest = statistics.median(seconds), max(seconds)
-    say(capsys, f"click to picture at {size}: median {median:.2f} s of 20, {longest:.2f} at most (aim {aim_seconds} s)")
+    act(page, lambda: choose(page, "#size", f"{size_px} px"), PICTURES[1])
+    click_at(page, "#main img", 0.05, 0.8)
+    assert f"row {int(0.8 * side) + 1}, column {int(0.05 * side) + 1} of {side} x {side} positions" in readout(page)

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from app.conftest import Served
+from app_page import Served
+from app_page import serve as serve_app
 from deadlines import LAST_RESORT_S
 from smooth_attention.app.serve import serve
 from smooth_attention.cli.main import WRONG_REQUEST, run
@@ -195,8 +196,6 @@ def test_missing_gradio_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_page_of_a_damaged_model_says_so(app_runs: dict[str, Path], tmp_path: Path, cache: Path) -> None:
-    from app.conftest import serve as serve_app
-
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "record.json").write_text("{")
@@ -206,8 +205,6 @@ def test_page_of_a_damaged_model_says_so(app_runs: dict[str, Path], tmp_path: Pa
 
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
 def test_ipv6_is_served(host: str, cache: Path, tmp_path: Path) -> None:
-    from app.conftest import serve as serve_app
-
     try:
         with socket.socket(socket.AF_INET6) as tried:
             tried.bind(("::1", 0))
@@ -219,8 +216,6 @@ def test_ipv6_is_served(host: str, cache: Path, tmp_path: Path) -> None:
 
 
 def test_free_port_is_found_beside_a_taken_one(served: Served, cache: Path, tmp_path: Path) -> None:
-    from app.conftest import serve as serve_app
-
     with serve_app(cache=cache, folder=tmp_path) as other:
         assert other.url != served.url
         host, _, port = other.url.rstrip("/").rpartition("//")[2].partition(":")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -65,19 +63,10 @@ def test_every_figure_is_written_for_print_and_page(written: Path) -> None:
         assert 'src="http' not in page
 
 
-def test_each_figure_is_made_in_time(
-    look_run: Path, other_run: Path, cache: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Prints the slowest; no test fails for being slow."""
-    seconds = {}
+def test_every_figure_of_two_runs_is_drawn(look_run: Path, other_run: Path, cache: Path) -> None:
     for name, make in figure_makers(scene_of(look_run, other_run, cache=cache)).items():
-        started = time.perf_counter()
         files = (turning_page if name in TURNING else print_figure)(make())
-        seconds[name] = time.perf_counter() - started
         assert list(files) == (["html"] if name in TURNING else ["png", "svg"])
-    slowest = max(seconds, key=lambda name: seconds[name])
-    with capsys.disabled():
-        sys.stdout.write(f"\n[figures] slowest of two runs: {slowest}, {seconds[slowest]:.1f} s (aim 5 s)\n")
 
 
 def test_position_is_where_it_was_asked_for(look_run: Path, other_run: Path, cache: Path) -> None:
