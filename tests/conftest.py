@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,12 @@ jaxtyping.install_import_hook(
 
 SHARED = Path(__file__).parents[2] / "shared"
 Once = Callable[[str, Callable[[Path], object]], Path]
+
+
+def pytest_configure() -> None:
+    """Processes of tests can be interrupted; a shell lets what it runs in the background ignore that, heirs and all."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)
