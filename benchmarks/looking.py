@@ -14,8 +14,8 @@ from pathlib import Path
 
 from app_page import act, choose, click_at, serve
 from browsers import WAIT_MS, open_browser
+from smooth_attention.look.figure_input import open_figure_input
 from smooth_attention.look.figures import TURNING, figure_makers
-from smooth_attention.look.scene import open_scene
 from smooth_attention.runs.config import RunConfig
 from smooth_attention.runs.train import train
 from smooth_attention.viz.curves import print_figure
@@ -44,8 +44,8 @@ def measure_app(runs: list[Path], cache: Path, folder: Path, clicks: int) -> Ite
 
 
 def measure_figures(runs: list[Path], cache: Path) -> Iterator[Row]:
-    scene = open_scene(runs, cache=cache, stem=None, point=None, thresholds=(0.1, 0.9))
-    for name, make in figure_makers(scene).items():
+    given = open_figure_input(runs, cache=cache, stem=None, point=None, thresholds=(0.1, 0.9))
+    for name, make in figure_makers(given).items():
         started = time.perf_counter()
         (turning_page if name in TURNING else print_figure)(make())
         yield f"figure `{name}` of two runs", [time.perf_counter() - started], AIM_FIGURE_S

@@ -13,6 +13,7 @@ from look_runs import copy_with_model, small_net
 from smooth_attention.cli.main import DONE, WRONG_REQUEST, run
 from smooth_attention.core.errors import ConfigError, OptionError
 from smooth_attention.core.records import read_record
+from smooth_attention.look.figure_input import FigureInput, open_figure_input
 from smooth_attention.look.figures import (
     PRINT_PX,
     TURNING,
@@ -22,7 +23,6 @@ from smooth_attention.look.figures import (
     figure_makers,
     write_figures,
 )
-from smooth_attention.look.scene import Scene, open_scene
 from smooth_attention.metrics.iou import image_iou, show_iou
 from smooth_attention.models.rows import Rule
 from smooth_attention.runs.picks import image_figures
@@ -33,8 +33,10 @@ from smooth_attention.viz.surfaces import turning_page
 FLAT = ["network", "masks", "attention", "surface", "scatter", "distribution", "thresholds", "epochs", "matrix"]
 
 
-def scene_of(*runs: Path, cache: Path, stem: str | None = None, point: tuple[float, float] | None = None) -> Scene:
-    return open_scene(runs, cache=cache, stem=stem, point=point, thresholds=(0.1, 0.9))
+def input_of(
+    *runs: Path, cache: Path, stem: str | None = None, point: tuple[float, float] | None = None
+) -> FigureInput:
+    return open_figure_input(runs, cache=cache, stem=stem, point=point, thresholds=(0.1, 0.9))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def test_every_figure_is_written_for_print_and_page(written: Path) -> None:
 
 
 def test_every_figure_of_two_runs_is_drawn(look_run: Path, other_run: Path, cache: Path) -> None:
-    for name, make in figure_makers(scene_of(look_run, other_run, cache=cache)).items():
+    for name, make in figure_makers(input_of(look_run, other_run, cache=cache)).items():
         files = (turning_page if name in TURNING else print_figure)(make())
         assert list(files) == (["html"] if name in TURNING else ["png", "svg"])
 
@@ -72,10 +74,10 @@ def test_every_figure_of_two_runs_is_drawn(look_run: Path, other_run: Path, cach
 def test_position_is_where_it_was_asked_for(look_run: Path, other_run: Path, cache: Path) -> None:
     record = read_record(look_run)
     stem = next(s for s in image_figures(record) if int(s.removeprefix("scene")) % 3)  # not square, see write_scenes
-    scene = scene_of(look_run, other_run, cache=cache, stem=stem, point=(50.0, 10.0))
-    height, width = scene.pairs[stem].mask.shape
+    given = input_of(look_run, other_run, cache=cache, stem=stem, point=(50.0, 10.0))
+    height, width = given.pairs[stem].mask.shape
     assert height != width
-    figure = figure_makers(scene)["attention"]()
+    figure = figure_makers(given)["attention"]()
     pictures = [axes for axes in figure.axes if axes.images and axes.patches]
     assert len(pictures) == 10
     for axes in pictures:
@@ -84,29 +86,29 @@ def test_position_is_where_it_was_asked_for(look_run: Path, other_run: Path, cac
         assert patch.get_y() <= 10 < patch.get_y() + patch.get_height()
         assert axes.images[0].get_extent() == [0, width, height, 0]
         assert patch.get_width() == pytest.approx(width / 8)
-    assert "position at 50, 10 px" in scene.title("x")
+    assert "position at 50, 10 px" in given.title("x")
 
 
 def test_automatic_choice_is_where_there_is_smoothing(look_run: Path, cache: Path) -> None:
-    scene = scene_of(look_run, cache=cache)
-    (subject,) = scene.subjects
-    fractions = {stem: subject.head(stem).gate().mean() for stem in scene.pairs}
-    assert fractions[scene.stem] == max(fractions.values()) > 0
-    head = subject.head(scene.stem)
-    assert head.roughness.ravel()[scene.position(subject)] == head.roughness.max()
-    assert f"(most smoothing of {len(scene.pairs)})" in scene.title("x")
+    given = input_of(look_run, cache=cache)
+    (run,) = given.runs
+    fractions = {stem: run.head(stem).gate().mean() for stem in given.pairs}
+    assert fractions[given.stem] == max(fractions.values()) > 0
+    head = run.head(given.stem)
+    assert head.roughness.ravel()[given.position(run)] == head.roughness.max()
+    assert f"(most smoothing of {len(given.pairs)})" in given.title("x")
 
 
 def test_automatic_choice_says_so_where_all_smooth_as_much(other_run: Path, cache: Path) -> None:
-    scene = scene_of(other_run, cache=cache)  # fraction 0.5
-    steepest = {stem: scene.subjects[0].head(stem).roughness.max() for stem in scene.pairs}
-    assert steepest[scene.stem] == max(steepest.values())
-    assert f"(the roughest of {len(scene.pairs)})" in scene.title("x")
+    given = input_of(other_run, cache=cache)  # fraction 0.5
+    steepest = {stem: given.runs[0].head(stem).roughness.max() for stem in given.pairs}
+    assert steepest[given.stem] == max(steepest.values())
+    assert f"(the roughest of {len(given.pairs)})" in given.title("x")
 
 
 def test_masks_have_the_figure_of_the_record(look_run: Path, cache: Path) -> None:
-    scene = scene_of(look_run, cache=cache)
-    figure = figure_makers(scene)["masks"]()
+    given = input_of(look_run, cache=cache)
+    figure = figure_makers(given)["masks"]()
     figures = image_figures(read_record(look_run))
     rows: dict[str, list[str]] = {}
     for axes in figure.axes:
@@ -114,23 +116,23 @@ def test_masks_have_the_figure_of_the_record(look_run: Path, cache: Path) -> Non
             rows[axes.get_ylabel()] = []
         if axes.get_xlabel():
             rows[list(rows)[-1]].append(axes.get_xlabel())
-    assert list(rows) == list(scene.pairs)
-    looks = scene.subjects[0].looks
+    assert list(rows) == list(given.pairs)
+    looks = given.runs[0].looks
     for stem, (off, used) in rows.items():
         masks = {rule: looks[stem].labels(rule) for rule in (None, Rule())}
-        iou = {rule: show_iou(image_iou(mask, scene.pairs[stem].mask, None)) for rule, mask in masks.items()}
+        iou = {rule: show_iou(image_iou(mask, given.pairs[stem].mask, None)) for rule, mask in masks.items()}
         changed = 100 * (masks[None] != masks[Rule()]).mean()
         assert (used, off) == (iou[None], f"{iou[Rule()]}; {changed:.3f} % of pixels differ")
     # the record is of the network before it was sharpened; ranks are by the record
-    ranked = [figures[stem] for stem in scene.pairs]
+    ranked = [figures[stem] for stem in given.pairs]
     assert ranked == sorted(ranked)
 
 
 def test_distribution_is_the_share_of_values_up_to_each(look_run: Path, cache: Path) -> None:
-    scene = scene_of(look_run, cache=cache)
-    axes = draw_distribution(scene).axes[0]
-    subject = scene.subjects[0]
-    values = np.concatenate([row.plain.ravel() for stem in subject.looks for row in subject.head(stem).rows(range(64))])
+    given = input_of(look_run, cache=cache)
+    axes = draw_distribution(given).axes[0]
+    run = given.runs[0]
+    values = np.concatenate([row.plain.ravel() for stem in run.looks for row in run.head(stem).rows(range(64))])
     x, y = axes.lines[0].get_data()
     for place in (0, 40, 80, 120):
         assert y[place] == pytest.approx((values <= x[place]).mean())
@@ -138,32 +140,32 @@ def test_distribution_is_the_share_of_values_up_to_each(look_run: Path, cache: P
 
 
 def test_thresholds_smooth_what_the_gate_says(look_run: Path, cache: Path) -> None:
-    scene = scene_of(look_run, cache=cache)
-    axes = draw_thresholds(scene).axes[0]
+    given = input_of(look_run, cache=cache)
+    axes = draw_thresholds(given).axes[0]
     x, y = axes.lines[0].get_data()
-    assert scene.subjects[0].head(scene.stem).name in axes.get_title()
-    subject = scene.subjects[0]
+    assert given.runs[0].head(given.stem).name in axes.get_title()
+    run = given.runs[0]
     for place in (5, 20, 60):
-        gates = [subject.head(stem).gate(Rule(float(x[place]))).mean() for stem in subject.looks]
+        gates = [run.head(stem).gate(Rule(float(x[place]))).mean() for stem in run.looks]
         assert y[place] == pytest.approx(np.mean(gates), abs=0.005)
 
 
 def test_matrix_of_a_large_grid_is_thinned(look_run: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = scene_of(look_run, cache=cache)
-    whole = draw_matrix(scene).axes[0].images[0].get_array()
+    given = input_of(look_run, cache=cache)
+    whole = draw_matrix(given).axes[0].images[0].get_array()
     assert whole.shape == (64, 64)
     np.testing.assert_allclose(whole.sum(-1), 1, atol=1e-5)
     monkeypatch.setattr("smooth_attention.look.figures.MAX_MATRIX_SIDE", 20)
-    thinned = draw_matrix(scene).axes[0].images[0].get_array()
+    thinned = draw_matrix(given).axes[0].images[0].get_array()
     np.testing.assert_allclose(thinned, whole[::4, ::4])
 
 
 def test_runs_called_alike_are_told_apart(look_run: Path, other_run: Path, cache: Path, tmp_path: Path) -> None:
-    scene = scene_of(look_run, other_run, cache=cache)
-    names = [subject.name for subject in scene.subjects]
+    given = input_of(look_run, other_run, cache=cache)
+    names = [run.name for run in given.runs]
     assert len(set(names)) == 2
     assert all(name.endswith(f"/{look_run.name}") for name in names)
-    networks = [name for name in figure_makers(scene) if name.startswith("network")]
+    networks = [name for name in figure_makers(given) if name.startswith("network")]
     assert len(networks) == 2
     assert not any("/" in name for name in networks)
 
@@ -175,7 +177,7 @@ def test_arm_without_attention_has_network_and_masks(
     assert {path.stem for path in (tmp_path / "out").iterdir()} == {"network", "masks"}
     assert "masks.png" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="were trained on different data"):
-        scene_of(look_run, bare_run, cache=cache)
+        input_of(look_run, bare_run, cache=cache)
 
 
 def test_classes_are_drawn_by_name(class_run: Path, cache: Path, tmp_path: Path) -> None:
@@ -217,11 +219,11 @@ def test_output_in_the_place_of_a_file_is_refused_before_anything_is_drawn(
 
 def test_number_of_runs(look_run: Path, cache: Path) -> None:
     with pytest.raises(OptionError, match="of one run, or of two side by side, got 3"):
-        scene_of(look_run, look_run, look_run, cache=cache)
+        input_of(look_run, look_run, look_run, cache=cache)
     with pytest.raises(OptionError, match="can't be compared with itself"):
-        scene_of(look_run, look_run, cache=cache)
+        input_of(look_run, look_run, cache=cache)
     with pytest.raises(OptionError, match=r"compares two thresholds, got twice threshold 0\.1"):
-        open_scene([look_run], cache=cache, stem=None, point=None, thresholds=(0.1, 0.1))
+        open_figure_input([look_run], cache=cache, stem=None, point=None, thresholds=(0.1, 0.1))
 
 
 def test_large_images_are_shrunk_for_print() -> None:

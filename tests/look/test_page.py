@@ -32,8 +32,8 @@ from smooth_attention.look.page_data import (
     OFF,
     PICTURE_BYTES,
     ROW_BYTES,
+    PageHead,
     Stop,
-    View,
     choose_steps,
     kept_places,
     list_stops,
@@ -60,7 +60,7 @@ def make_pair(shape: tuple[int, int]) -> Pair:
     return Pair(np.asarray(image), resize_mask(scene.mask.astype(np.uint8), shape))
 
 
-def make_sample(look: Look, views: Sequence[View], stops: Sequence[Stop] | None = None) -> dict[str, Any]:
+def make_sample(look: Look, views: Sequence[PageHead], stops: Sequence[Stop] | None = None) -> dict[str, Any]:
     offered, pair = list_stops(look) if stops is None else stops, make_pair(look.shape)
     return sample_data(look, pair, views, offered, class_names=None, iou=image_iou(look.labels(), pair.mask, None))
 
@@ -74,7 +74,7 @@ def unpack_rows(view: dict[str, Any], name: str) -> np.ndarray:
     return (unpack(view[name]).reshape(len(largest), -1) / 255) ** 2 * largest[:, None]
 
 
-def expect_rows(head: Head, view: View, kept: dict[str, Any]) -> None:
+def expect_rows(head: Head, view: PageHead, kept: dict[str, Any]) -> None:
     """Assert that rows are those of the head to within a step of 8 bits, and sum to 1."""
     pairs = head.rows(view.positions, EVERY)
     for name, maps in (("plain", [p.plain for p in pairs]), ("mean", [p.used for p in pairs])):

@@ -256,11 +256,11 @@ def test_a_perturbation_that_changes_nothing_is_survived_in_full(
 
 
 def test_mask_agreement_leaves_out_ignored_pixels() -> None:
-    figures = robustness.Stability()
+    figures = robustness.StabilitySums()
     before, after = np.array([[0, 1, 1, 0, 1]]), np.array([[1, 1, 0, 0, 1]])
     figures.add_masks([before, before], [after, before], [np.array([[255, 0, 1, 1, 0]]), np.array([[0, 0, 1, 1, 1]])])
     assert figures.compute() == {"mask_agreement": pytest.approx(8 / 9)}
-    assert np.isnan(robustness.Stability().compute()["mask_agreement"])
+    assert np.isnan(robustness.StabilitySums().compute()["mask_agreement"])
 
 
 def test_masks_of_shifted_images_are_moved_back(pairs: CachedPairs) -> None:

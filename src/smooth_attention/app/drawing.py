@@ -63,7 +63,7 @@ def draw_view(subject: Subject, seen: Seen, settings: Settings, limit: float, dr
         Caption(describe_gate(gate), ("black", "white"), ("kept", "smoothed")),
     )
     box = scaled_box(seen, ground)
-    return View(heading, tuple(mark_box(picture, box) for picture in pictures), captions, describe(seen))
+    return View(heading, tuple(mark_box(picture, box) for picture in pictures), captions, describe_position(seen))
 
 
 def css_colours(name: str, steps: int = 16) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ def draw_mask(subject: Subject, seen: Seen, settings: Settings) -> tuple[Picture
     return picture, Caption("; ".join(lines), key=key)
 
 
-def describe(seen: Seen) -> str:
+def describe_position(seen: Seen) -> str:
     """Return what is known of the position in a sentence or two."""
     head, row = seen.head, seen.row
     assert head is not None

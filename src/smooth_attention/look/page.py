@@ -15,7 +15,7 @@ from smooth_attention.core.files import write_text
 from smooth_attention.core.provenance import versions
 from smooth_attention.core.records import Record
 from smooth_attention.look.attention import Look
-from smooth_attention.look.page_data import OFF, Stop, View, describe_view, list_stops, plan_views, sample_data
+from smooth_attention.look.page_data import OFF, PageHead, Stop, describe_view, list_stops, plan_views, sample_data
 from smooth_attention.models.rows import Rule
 from smooth_attention.runs.evaluate import OpenedRun, open_run
 from smooth_attention.runs.picks import image_figures, spread_stems
@@ -119,7 +119,7 @@ def list_facts(opened: OpenedRun, name: str, look: Look, stems: Sequence[str]) -
     }
 
 
-def page_data(opened: OpenedRun, look: Look, views: Sequence[View], stops: Sequence[Stop]) -> dict[str, Any]:
+def page_data(opened: OpenedRun, look: Look, views: Sequence[PageHead], stops: Sequence[Stop]) -> dict[str, Any]:
     """Return what the script needs for all images."""
     names, trained = opened.source.class_names, look.describe()
     colours = palette(len(names)) if names else np.array([(0, 0, 0), TRUE_POSITIVE], np.uint8)

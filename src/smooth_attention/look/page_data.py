@@ -61,7 +61,7 @@ def list_stops(look: Look) -> list[Stop]:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class PageHead:
     """One attention head as the page keeps it.
 
     Attributes:
@@ -94,7 +94,7 @@ class View:
         return [row * self.grid[1] + column for row in self.rows for column in self.columns]
 
 
-def plan_views(heads: Sequence[Head]) -> tuple[list[View], list[str]]:
+def plan_views(heads: Sequence[Head]) -> tuple[list[PageHead], list[str]]:
     """Return the heads that a page can hold, in their order, and the names of the others.
 
     At most 8, fewer where their maps alone fill the page; every block gets one before any gets a second.
@@ -114,8 +114,8 @@ def map_bytes(head: Head) -> int:
     return (4 if head.module.soft_threshold is None else 8) * prod(head.grid)
 
 
-def plan_view(index: int, head: Head, entries: int) -> View:
-    return View(index, head.name, head.grid, float(head.module.gamma.detach()), *choose_steps(head.grid, entries))
+def plan_view(index: int, head: Head, entries: int) -> PageHead:
+    return PageHead(index, head.name, head.grid, float(head.module.gamma.detach()), *choose_steps(head.grid, entries))
 
 
 def choose_steps(grid: tuple[int, int], entries: int) -> tuple[int, int]:
@@ -138,7 +138,7 @@ def kept_places(side: int, step: int) -> range:
     return range((min(step, side) - 1) // 2, side, step)
 
 
-def describe_view(view: View) -> dict[str, Any]:
+def describe_view(view: PageHead) -> dict[str, Any]:
     """Return what the page knows of a head whatever the image."""
     return {
         "name": view.name,
@@ -155,7 +155,7 @@ def describe_view(view: View) -> dict[str, Any]:
 def sample_data(
     look: Look,
     pair: Pair,
-    views: Sequence[View],
+    views: Sequence[PageHead],
     stops: Sequence[Stop],
     *,
     class_names: tuple[str, ...] | None,
@@ -220,7 +220,7 @@ def what_decides(look: Look, stop: Stop) -> Any:
     return tuple(head.gate(stop.rule).tobytes() for head in look.heads)
 
 
-def view_data(look: Look, head: Head, view: View, stops: Sequence[Stop]) -> dict[str, Any]:
+def view_data(look: Look, head: Head, view: PageHead, stops: Sequence[Stop]) -> dict[str, Any]:
     """Return what the page holds of one head in one image."""
     trained = head.gate()
     left, top, right, bottom = look.box_of(head, look.roughest(head))
@@ -235,7 +235,7 @@ def view_data(look: Look, head: Head, view: View, stops: Sequence[Stop]) -> dict
     }
 
 
-def row_blocks(head: Head, view: View) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def row_blocks(head: Head, view: PageHead) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Give rows (P, K) of the kept positions, some at a time: before smoothing, and the mean of the neighbours'."""
     size = max(1, CHUNK_ENTRIES // prod(head.grid))
     positions = view.positions

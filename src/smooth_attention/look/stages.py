@@ -9,7 +9,7 @@ from itertools import pairwise
 from torch import nn
 
 from smooth_attention.core.errors import OptionError
-from smooth_attention.look.tape import HALVES, Call, Shape, Tape, record
+from smooth_attention.look.tape import HALVES, Call, Shape, Tape, record_calls
 from smooth_attention.models.blocks import SmoothAttention, Switchable
 from smooth_attention.models.network import Network
 from smooth_attention.models.rivals import Rival
@@ -91,13 +91,15 @@ def trace_stages(net: Network, image_size: int) -> Stages:
     """
     if image_size < 1:
         raise OptionError(f"an image has a side of at least one pixel, got {image_size=}; pass 224")
-    tape = record(net, image_size)
+    tape = record_calls(net, image_size)
     flow = Flow(list(split(tape.root)), tape)
     parts = merge_parts(flow)
     counts, unused = count_parameters(net, flow, parts)
     pairs = flow.read_pairs(parts)
     stages = [
-        describe(flow.calls[part.start : part.stop], flow.find_lead(part), count, follows=(number - 1, number) in pairs)
+        describe_stage(
+            flow.calls[part.start : part.stop], flow.find_lead(part), count, follows=(number - 1, number) in pairs
+        )
         for number, (part, count) in enumerate(zip(parts, counts, strict=True))
     ]
     stages = [name_apart(stage, stages) for stage in stages]
@@ -252,7 +254,7 @@ def count_parameters(net: nn.Module, flow: Flow, parts: Parts) -> tuple[list[int
     return counts, unused
 
 
-def describe(calls: Sequence[Call], lead: Call, parameters: int, *, follows: bool) -> Stage:
+def describe_stage(calls: Sequence[Call], lead: Call, parameters: int, *, follows: bool) -> Stage:
     names = tuple(dict.fromkeys(call.name for call in calls))
     module = lead.module.module if isinstance(lead.module, Rival) else lead.module
     return Stage(

@@ -139,7 +139,7 @@ def walk_tensors(value: Any) -> Iterator[Tensor]:
             yield from walk_tensors(each)
 
 
-def record(net: nn.Module, image_size: int) -> Tape:
+def record_calls(net: nn.Module, image_size: int) -> Tape:
     """Return the tape of one forward pass in evaluation mode."""
     # tensors of inference mode have no version to tell what is changed in place
     with evaluation_mode(net), torch.inference_mode(False), torch.no_grad():

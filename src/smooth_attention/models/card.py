@@ -30,7 +30,7 @@ def write_card(name: str, recipe: Mapping[str, Any], preprocessing: Preprocessin
         f"# {name}",
         f"Segments images into {describe_classes(recipe, preprocessing)}. "
         "Made with smooth-attention: spatially smooth attention for image segmentation.",
-        table({"": "", **describe(recipe, preprocessing, known)}),
+        table({"": "", **describe_model(recipe, preprocessing, known)}),
         "## Figures",
         describe_figures(known),
         "## Use",
@@ -75,7 +75,7 @@ def metadata(name: str, facts: CardFacts) -> str:
     )
 
 
-def describe(recipe: Mapping[str, Any], preprocessing: Preprocessing, facts: CardFacts) -> dict[str, str]:
+def describe_model(recipe: Mapping[str, Any], preprocessing: Preprocessing, facts: CardFacts) -> dict[str, str]:
     size = preprocessing.image_size
     mean, std = ([round(value, 3) for value in values] for values in (preprocessing.mean, preprocessing.std))
     rows = {

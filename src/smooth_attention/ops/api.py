@@ -34,7 +34,7 @@ from smooth_attention.ops.precision import autocast_off
 from smooth_attention.ops.strips import measure_roughness
 
 
-class Rule(NamedTuple):
+class CheckedRule(NamedTuple):
     """Which positions are smoothed, checked: the keyword arguments of a backend."""
 
     grid: tuple[int, ...]
@@ -121,7 +121,7 @@ def smooth_attention(
     if threshold is not None and temperature is not None:
         return _smooth_softly(query, key, value, sizes, scale, threshold, temperature)
     assert not isinstance(threshold, Tensor)
-    rule = Rule(sizes, threshold, fraction, scale)
+    rule = CheckedRule(sizes, threshold, fraction, scale)
     output, lse = attend(query, key, value, scale=scale, with_lse=not rule.decides_alone())
     if rule.never_smooths():
         return output
@@ -363,12 +363,12 @@ def _check_rule(
     threshold: float | None,
     fraction: float | None,
     scale: float | None,
-) -> Rule:
+) -> CheckedRule:
     """Return the rule of a call without value, once everything in it is known to fit."""
     sizes = check_tensors(grid, query, key)
     check_rule(threshold, fraction)
     check_scale(scale)
-    return Rule(sizes, threshold, fraction, _scale_of(query, scale))
+    return CheckedRule(sizes, threshold, fraction, _scale_of(query, scale))
 
 
 def _scale_of(query: Tensor, scale: float | None) -> float:
@@ -376,7 +376,7 @@ def _scale_of(query: Tensor, scale: float | None) -> float:
 
 
 def _find_gate(
-    query: Tensor, key: Tensor, rule: Rule, backend: str = "auto", lse: Tensor | None = None
+    query: Tensor, key: Tensor, rule: CheckedRule, backend: str = "auto", lse: Tensor | None = None
 ) -> Bool[Tensor, "... n"]:
     """Return the gate, without logits where the rule alone decides; lse spares a backend that can use it a pass."""
     query, key = query.detach(), key.detach()

@@ -70,7 +70,7 @@ def compare(a: Path, b: Path, truth: Path, *, groups: Path | None = None, seed: 
     if not common:
         raise DataError(f"{a}, {b} and {truth} have no stem in common; masks are matched by file name")
     left_out = sorted((files["a"].keys() | files["b"].keys()) - set(common))
-    from_a, from_b = (score(files[name], reference, common) for name in ("a", "b"))
+    from_a, from_b = (score_masks(files[name], reference, common) for name in ("a", "b"))
     return Comparison(
         convention=CONVENTION,
         num_images=len(common),
@@ -91,7 +91,7 @@ class Scored:
     counts: np.ndarray
 
 
-def score(files: Mapping[str, Path], truth: Truth, stems: list[str]) -> Scored:
+def score_masks(files: Mapping[str, Path], truth: Truth, stems: list[str]) -> Scored:
     metrics = StandardMetrics(truth.class_names, groups=dict(truth.groups))
     counts = []
     for stem in stems:

@@ -89,7 +89,7 @@ def measure_robustness(
     check_request(stems, severities, corruptions, max_images)
     chosen = evenly(stems, max_images)
     counts: dict[Condition, list[np.ndarray]] = {key: [] for key in (CLEAN, *product(corruptions, severities))}
-    stability = {name: Stability() for name in PERTURBATIONS}
+    stability = {name: StabilitySums() for name in PERTURBATIONS}
     with block_mode(net, mode):
         for stems_now in batches(chosen):
             images = [np.array(pairs.images[pairs.index[stem]]) for stem in stems_now]
@@ -203,7 +203,7 @@ def look_perturbed(
     return native_masks(torch.stack(back), truths), inputs
 
 
-class Stability:
+class StabilitySums:
     """What a perturbation changes in masks and in rows of attention, added up over batches."""
 
     def __init__(self) -> None:

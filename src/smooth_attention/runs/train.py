@@ -49,7 +49,7 @@ from smooth_attention.runs.protocols import PROTOCOLS, paper_metrics
 
 
 def train(config: RunConfig, output: Path, *, cache: Path) -> Record:
-    """Train one network, score the checkpoint that its protocol chooses, and leave a run directory.
+    """Train one network, score_run the checkpoint that its protocol chooses, and leave a run directory.
 
     Running the same configuration again continues what is unfinished; a finished run is returned as it is. Protocol
     ``standard`` chooses the best checkpoint on validation images; ``paper`` has none and scores the last.
@@ -94,11 +94,11 @@ def train_on(open_data: Opener, config: RunConfig, output: Path, *, cache: Path)
         write_record(output, replace(record, status="failed", reason=str(error)))
         raise
     if trainer.is_global_zero:
-        write_record(output, score(record, net, config, source, split, pairs, output, trainer, timer))
+        write_record(output, score_run(record, net, config, source, split, pairs, output, trainer, timer))
     return read_record(output)
 
 
-def score(
+def score_run(
     record: Record,
     net: Network,
     config: RunConfig,

@@ -14,7 +14,7 @@ from record_files import read_values, write_values
 from smooth_attention.study.execution.collect import Study
 from smooth_attention.study.execution.load import load_study
 from smooth_attention.study.statistics import Estimate
-from smooth_attention.study.verdicts.claims import Claim, Part, estimate_over_runs, judge_claims, judge_parts
+from smooth_attention.study.verdicts.claims import Claim, ClaimPart, estimate_over_runs, judge_claims, judge_parts
 from smooth_attention.study.verdicts.published import TABLE_CLAIMS, find_place
 from study_records import make_study_records
 
@@ -221,12 +221,12 @@ def test_interval_over_folds_widens_for_shared_training_images(tmp_path: Path) -
     assert estimate.degrees_of_freedom == 3
 
 
-def parts(*means: float, error: float = 0.001) -> list[Part]:
-    return [Part(str(mean), 1, Estimate(mean, error, 10), 5, True) for mean in means]
+def parts(*means: float, error: float = 0.001) -> list[ClaimPart]:
+    return [ClaimPart(str(mean), 1, Estimate(mean, error, 10), 5, True) for mean in means]
 
 
 @pytest.mark.parametrize(
-    ("rule", "means", "outcome"),
+    ("quantifier", "means", "outcome"),
     [
         ("all", (0.02, 0.03), "holds"),
         ("all", (0.02, 0.0), "can't tell"),
@@ -239,17 +239,17 @@ def parts(*means: float, error: float = 0.001) -> list[Part]:
         ("flat", (0.02, 0.0), "fails"),
     ],
 )
-def test_rules(rule: Any, means: tuple[float, ...], outcome: str) -> None:
-    assert judge_parts(parts(*means), rule, 0.01)[0] == outcome
+def test_rules(quantifier: Any, means: tuple[float, ...], outcome: str) -> None:
+    assert judge_parts(parts(*means), quantifier, 0.01)[0] == outcome
 
 
 @pytest.mark.parametrize(
-    ("rule", "mean", "outcome"),
+    ("quantifier", "mean", "outcome"),
     [("all", 0.02, "not tested"), ("all", -0.02, "fails"), ("any", 0.02, "holds"), ("any", -0.02, "not tested")],
 )
-def test_missing_parts_leave_only_what_one_part_decides(rule: Any, mean: float, outcome: str) -> None:
-    missing = Part("gone", 1, None, 0, True, lacks=("smooth-0.9",))
-    found, measured = judge_parts([*parts(mean), missing], rule, 0.01)
+def test_missing_parts_leave_only_what_one_part_decides(quantifier: Any, mean: float, outcome: str) -> None:
+    missing = ClaimPart("gone", 1, None, 0, True, lacks=("smooth-0.9",))
+    found, measured = judge_parts([*parts(mean), missing], quantifier, 0.01)
     assert found == outcome
     assert measured.endswith("not in the records: smooth-0.9")
 
@@ -262,7 +262,7 @@ def test_failing_is_corrected_for_the_number_of_parts() -> None:
 
 
 def test_claimed_decrease_counts_downwards() -> None:
-    down = [Part("less", -1, Estimate(mean, 0.001, 10), 5, True) for mean in (-0.02, -0.03, -0.02, -0.04, -0.01)]
+    down = [ClaimPart("less", -1, Estimate(mean, 0.001, 10), 5, True) for mean in (-0.02, -0.03, -0.02, -0.04, -0.01)]
     outcome, measured = judge_parts(down, "all", 0.01)
     assert outcome == "holds"
     assert "of 5 differences 5 as claimed, 0 against, 0 open" in measured

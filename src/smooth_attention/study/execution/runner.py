@@ -227,7 +227,7 @@ class State:
             raise RunError(f"{answer['reason']}, then run the same command again; finished runs are kept")
         if answer["status"] == "done":
             self.done += 1
-            return f"{run.name}: {describe(self.study / run.directory)}"
+            return f"{run.name}: {describe_run(self.study / run.directory)}"
         self.failed += 1
         if answer["status"] == "died":
             fail(self.study / run.directory, run.config.model_dump(mode="json"), answer["reason"])
@@ -280,7 +280,7 @@ def is_finished(directory: Path, corruptions: bool) -> bool:
     return not corruptions or record.metrics.test.corruptions is not None
 
 
-def describe(directory: Path) -> str:
+def describe_run(directory: Path) -> str:
     test = read_record(directory).metrics.test
     return f"IoU {test.pooled.iou:.3f} pooled, {test.per_image.iou:.3f} per image"
 

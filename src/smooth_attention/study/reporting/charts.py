@@ -47,7 +47,7 @@ DIAGNOSTICS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
+class ReportChart:
     """A chart of the report.
 
     Attributes:
@@ -63,8 +63,8 @@ class Panel:
     convention: str
 
 
-def make_panel(title: str, figure: Figure, convention: str) -> Panel:
-    return Panel(title, chart_json(figure), int(figure.layout.height), convention)
+def make_chart(title: str, figure: Figure, convention: str) -> ReportChart:
+    return ReportChart(title, chart_json(figure), int(figure.layout.height), convention)
 
 
 def styles_of(study: Study) -> dict[str, ArmStyle]:
@@ -95,13 +95,13 @@ def forest_rows(study: Study, findings: Iterable[Finding]) -> list[ForestRow]:
     return sorted(rows, key=lambda row: places.index(row.group))
 
 
-def forest_panel(study: Study, findings: Sequence[Finding]) -> list[Panel]:
+def forest_panel(study: Study, findings: Sequence[Finding]) -> list[ReportChart]:
     rows = forest_rows(study, findings)
     if not rows:
         return []
     margin = 100 * study.config.margin
     convention = f"{CONVENTION}; grey: differences within ± {margin:g} points, which do not matter"
-    return [make_panel("Differences of arms", forest_chart(rows, margin), convention)]
+    return [make_chart("Differences of arms", forest_chart(rows, margin), convention)]
 
 
 def mean_iou(result: Result) -> float:
@@ -151,7 +151,7 @@ def rule_curves(study: Study, dataset: str, rule: str) -> tuple[list[Curve], lis
     return curves, levels
 
 
-def rule_panels(study: Study) -> list[Panel]:
+def rule_panels(study: Study) -> list[ReportChart]:
     panels = []
     for dataset in study.datasets:
         for rule, x_title in RULES.items():
@@ -159,11 +159,11 @@ def rule_panels(study: Study) -> list[Panel]:
             if curves:
                 figure = curve_chart(curves, levels, title="IoU per image", x_title=x_title)
                 convention = f"{IOU}, mean over trainings; {BAND}; dashed: other arms, mean over trainings"
-                panels.append(make_panel(f"{dataset}: IoU by {rule}", figure, convention))
+                panels.append(make_chart(f"{dataset}: IoU by {rule}", figure, convention))
     return panels
 
 
-def scatter_panels(study: Study) -> list[Panel]:
+def scatter_panels(study: Study) -> list[ReportChart]:
     styles = styles_of(study)
     panels = []
     for dataset in study.datasets:
@@ -181,7 +181,7 @@ def scatter_panels(study: Study) -> list[Panel]:
         if clouds:
             thinned = f"; evenly thinned to at most {MAX_POINTS} images" if is_thinned else ""
             convention = f"IoU at native size, mean over the trainings of an arm that tested the image{thinned}"
-            panels.append(make_panel(f"{dataset}: image by image", scatter_chart(clouds), convention))
+            panels.append(make_chart(f"{dataset}: image by image", scatter_chart(clouds), convention))
     return panels
 
 
@@ -194,7 +194,7 @@ def mean_by_stem(results: Iterable[Result]) -> dict[str, float]:
     return {stem: float(np.mean(values)) for stem, values in found.items()}
 
 
-def corruption_panels(study: Study) -> list[Panel]:
+def corruption_panels(study: Study) -> list[ReportChart]:
     styles = styles_of(study)
     panels = []
     for dataset in study.datasets:
@@ -210,7 +210,7 @@ def corruption_panels(study: Study) -> list[Panel]:
             figure.update_xaxes(dtick=1)
             convention = f"pooled IoU on corrupted over that on clean test images, mean over all corruptions; {BAND}"
             convention += tell_others(others)
-            panels.append(make_panel(f"{dataset}: corrupted images", figure, convention))
+            panels.append(make_chart(f"{dataset}: corrupted images", figure, convention))
     return panels
 
 
@@ -256,7 +256,7 @@ def epoch_chart(curves: Sequence[Curve], title: str) -> Figure:
     return figure
 
 
-def training_panels(study: Study) -> list[Panel]:
+def training_panels(study: Study) -> list[ReportChart]:
     watched = "val_iou" if study.config.protocol == "standard" else "test_iou"
     title, convention = {
         "val_iou": ("IoU of validation images", "IoU of validation images, pooled, at image size"),
@@ -268,11 +268,11 @@ def training_panels(study: Study) -> list[Panel]:
         if curves:
             figure = epoch_chart(curves, title)
             text = f"{convention}; mean over trainings, the band from the lowest to the highest"
-            panels.append(make_panel(f"{dataset}: training", figure, text))
+            panels.append(make_chart(f"{dataset}: training", figure, text))
     return panels
 
 
-def diagnostic_panels(study: Study) -> list[Panel]:
+def diagnostic_panels(study: Study) -> list[ReportChart]:
     panels = []
     for dataset in study.datasets:
         for name, (title, y_title, convention) in DIAGNOSTICS.items():
@@ -284,11 +284,11 @@ def diagnostic_panels(study: Study) -> list[Panel]:
                 text = (
                     f"{convention}; on validation images (protocol paper: test images), mean and range over trainings"
                 )
-                panels.append(make_panel(f"{dataset}: {title}", figure, text))
+                panels.append(make_chart(f"{dataset}: {title}", figure, text))
         if changed := changed_pixels(study, dataset):
             figure = dot_chart(changed, styles_of(study), title="", x_title="test pixels that change, %")
             convention = "share of the test pixels whose label changes in the same trained network; a dot is a training"
-            panels.append(make_panel(f"{dataset}: gate or block switched off", figure, convention))
+            panels.append(make_chart(f"{dataset}: gate or block switched off", figure, convention))
     return panels
 
 

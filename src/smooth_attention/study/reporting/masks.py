@@ -13,7 +13,7 @@ from PIL import Image
 from smooth_attention.runs.pictures import encode_jpeg
 from smooth_attention.study.execution.collect import Result, Study
 from smooth_attention.study.reporting.samples import (
-    Choice,
+    Sample,
     choose_samples,
     image_path,
     prediction_path,
@@ -75,7 +75,7 @@ def colour_key(classes: Sequence[str] | None) -> tuple[tuple[str, str], ...]:
     return tuple(("#{:02x}{:02x}{:02x}".format(*colour), name) for colour, name in named)
 
 
-def draw_row(study: Study, dataset: str, choice: Choice) -> MaskRow:
+def draw_row(study: Study, dataset: str, choice: Sample) -> MaskRow:
     with Image.open(image_path(study, dataset, choice.stem)) as file:
         image = np.asarray(file.convert("RGB"))
     truth = read_labels(truth_path(study, dataset, choice.stem))

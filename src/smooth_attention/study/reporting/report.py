@@ -15,7 +15,7 @@ from smooth_attention.study.execution.collect import Study
 from smooth_attention.study.reporting.charts import (
     IOU,
     RULES,
-    Panel,
+    ReportChart,
     corruption_panels,
     diagnostic_panels,
     forest_panel,
@@ -69,7 +69,7 @@ class Section:
     title: str
     explanation: str
     missing: str
-    panels: Sequence[Panel] = ()
+    panels: Sequence[ReportChart] = ()
     tables: Sequence[Table] = ()
     masks: Sequence[MaskSheet] = ()
 

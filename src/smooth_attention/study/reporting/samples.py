@@ -22,7 +22,7 @@ SIDE_PX = 192
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Sample:
     """An image of the report.
 
     Attributes:
@@ -38,7 +38,7 @@ class Choice:
     reference: Result
 
 
-def choose_samples(study: Study, dataset: str) -> tuple[Choice, ...]:
+def choose_samples(study: Study, dataset: str) -> tuple[Sample, ...]:
     """Return the images where the arms of the first contrast differ most, those that gain first.
 
     Half of them are the largest gains, half the largest losses; where one side has fewer, the other fills up. Only
@@ -53,7 +53,7 @@ def choose_samples(study: Study, dataset: str) -> tuple[Choice, ...]:
     ours, theirs = ({(r.fold, r.seed): r for r in study.of(dataset, name)} for name in (arm, reference))
     choices = []
     for stem, (difference, first) in mean_differences(paired).items():
-        choice = Choice(stem, difference, ours[first], theirs[first])
+        choice = Sample(stem, difference, ours[first], theirs[first])
         if prediction_path(choice.arm, stem).is_file() and prediction_path(choice.reference, stem).is_file():
             choices.append(choice)
     return most_different(choices)
@@ -70,7 +70,7 @@ def mean_differences(paired: Paired) -> dict[str, tuple[float, tuple[int, int]]]
     return {stem: (float(np.mean(values)), first[stem]) for stem, values in found.items()}
 
 
-def most_different(choices: list[Choice]) -> tuple[Choice, ...]:
+def most_different(choices: list[Sample]) -> tuple[Sample, ...]:
     half = PER_DATASET // 2
     ranked = sorted(choices, key=lambda choice: (-abs(choice.difference), choice.stem))
     gains = [choice for choice in ranked if choice.difference > 0]
@@ -114,7 +114,7 @@ def write_samples(study: Study, open_data: Opener = open_checked_source) -> None
             write_dataset(study, dataset, choices, open_data)
 
 
-def write_dataset(study: Study, dataset: str, choices: tuple[Choice, ...], open_data: Opener) -> None:
+def write_dataset(study: Study, dataset: str, choices: tuple[Sample, ...], open_data: Opener) -> None:
     record = choices[0].arm.record
     source, _ = open_data(make_config(record.config, source=f"the record of {choices[0].arm.directory}"))
     if source.fingerprint != record.data.fingerprint:

@@ -15,7 +15,7 @@ from smooth_attention.study.execution.collect import Result, Study
 from smooth_attention.study.quantities import QUANTITY, Quantity, subtract
 from smooth_attention.study.statistics import LEVEL, Estimate, correct_for_contrasts, estimate_over_folds
 from smooth_attention.study.verdicts.contrasts import pair_arms
-from smooth_attention.study.verdicts.published import TABLE_CLAIMS, Place, Rule, TableClaim, find_place
+from smooth_attention.study.verdicts.published import TABLE_CLAIMS, Place, Quantifier, TableClaim, find_place
 from smooth_attention.study.verdicts.retention import are_mixed
 
 Outcome = Literal["holds", "fails", "can't tell", "not tested"]
@@ -50,7 +50,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ClaimPart:
     """One difference that a claim is about.
 
     Attributes:
@@ -95,7 +95,9 @@ def judge_claims(study: Study) -> list[Claim]:
         place = find_place(study, dataset)
         for stated in TABLE_CLAIMS:
             if stated.dataset == place.dataset:
-                outcome, measured = judge_parts(table_parts(study, dataset, stated), stated.rule, study.config.margin)
+                outcome, measured = judge_parts(
+                    table_parts(study, dataset, stated), stated.quantifier, study.config.margin
+                )
                 source = f"table {place.table}"
                 claims.append(Claim(dataset, source, stated.sentence, measured, outcome, place.is_published))
         claims += judge_general(study, dataset, place)
@@ -136,28 +138,28 @@ def smooth_arm(study: Study, dataset: str) -> str:
     return default if default in done or not done else done[0]
 
 
-def table_parts(study: Study, dataset: str, stated: TableClaim) -> list[Part]:
+def table_parts(study: Study, dataset: str, stated: TableClaim) -> list[ClaimPart]:
     pairs = [(make_arm("smooth", {"threshold": a}).name, make_arm("smooth", {"threshold": b}).name)
              for a, b in product(stated.better, stated.worse) if a != b]  # fmt: skip
     return [image_part(study, dataset, *pair, figure) for pair, figure in product(pairs, stated.figures)]
 
 
-def image_part(study: Study, dataset: str, arm: str, reference: str, figure: str) -> Part:
+def image_part(study: Study, dataset: str, arm: str, reference: str, figure: str) -> ClaimPart:
     """Return the difference of a figure per image between two arms, over trainings and images."""
     paired = pair_arms(study, dataset, arm, reference, figure)
     label = f"{METRIC_TITLES[figure]} per image, {arm} − {reference}"
     if paired is None:
-        return Part(label, 1, None, 0, True, lacks=missing_arms(study, dataset, arm, reference))
-    return Part(label, 1, paired.estimate(), len(paired.replicates), True)
+        return ClaimPart(label, 1, None, 0, True, lacks=missing_arms(study, dataset, arm, reference))
+    return ClaimPart(label, 1, paired.estimate(), len(paired.replicates), True)
 
 
-def run_part(study: Study, dataset: str, arm: str, reference: str | None, quantity: Quantity) -> Part:
+def run_part(study: Study, dataset: str, arm: str, reference: str | None, quantity: Quantity) -> ClaimPart:
     """Return the difference of a quantity of the run between two arms (or what one arm has of it), over trainings."""
     in_points = quantity.scale == 100
     label = f"{quantity.words}, {arm}" + ("" if reference is None else f" − {reference}")
     if quantity.of_corrupted and are_mixed((*study.of(dataset, arm), *study.of(dataset, reference or arm))):
         missing = f"{quantity.words} of images corrupted in the same way"
-        return Part(label, quantity.better, None, 0, in_points, lacks=(missing,))
+        return ClaimPart(label, quantity.better, None, 0, in_points, lacks=(missing,))
     theirs = {(result.fold, result.seed): result for result in study.of(dataset, reference or arm)}
     rows = []
     for result in study.of(dataset, arm):
@@ -168,7 +170,7 @@ def run_part(study: Study, dataset: str, arm: str, reference: str | None, quanti
             rows.append((result, value - subtracted))
     estimate = estimate_over_runs(rows, has_folds=study.config.replicates.folds is not None)
     lacks = () if rows else missing_arms(study, dataset, arm, reference or arm) or (quantity.words,)
-    return Part(label, quantity.better, estimate, len(rows), in_points, lacks)
+    return ClaimPart(label, quantity.better, estimate, len(rows), in_points, lacks)
 
 
 def missing_arms(study: Study, dataset: str, *arms: str) -> tuple[str, ...]:
@@ -195,24 +197,27 @@ def estimate_over_runs(rows: Sequence[tuple[Result, float]], *, has_folds: bool)
     return Estimate(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))), len(values) - 1.0)
 
 
-def judge_parts(parts: Sequence[Part], rule: Rule, margin: float) -> tuple[Outcome, str]:
+def judge_parts(parts: Sequence[ClaimPart], quantifier: Quantifier, margin: float) -> tuple[Outcome, str]:
     """Return what becomes of a claim, and the sentence that says what was measured."""
     there = [part for part in parts if part.estimate is not None]
     missing = ", ".join(dict.fromkeys(name for part in parts for name in part.lacks))
     if not there:
         return "not tested", f"not in the records: {missing}"
     estimates = [orient(part) for part in there]
-    is_for, is_against = RULES[rule](estimates, margin)
+    is_for, is_against = QUANTIFIERS[quantifier](estimates, margin)
     outcome: Outcome = "fails" if is_against else "holds" if is_for else "can't tell"
-    if missing and outcome != ("holds" if rule == "any" else "fails"):  # which one part decides
+    if missing and outcome != ("holds" if quantifier == "any" else "fails"):  # which one part decides
         outcome = "not tested"
     count = min(part.replicates for part in there)
     note = f"; not in the records: {missing}" if missing else ""
     trainings = "1 training" if count == 1 else f"{count} trainings"
-    return outcome, f"{describe(there, rule, margin)}; 95 % intervals, {trainings} each, protocol standard{note}"
+    return (
+        outcome,
+        f"{describe_parts(there, quantifier, margin)}; 95 % intervals, {trainings} each, protocol standard{note}",
+    )
 
 
-def orient(part: Part) -> Estimate:
+def orient(part: ClaimPart) -> Estimate:
     """Return the estimate with the claimed direction above 0."""
     assert part.estimate is not None
     return replace(part.estimate, mean=part.sign * part.estimate.mean)
@@ -237,20 +242,20 @@ def judge_flat(estimates: Sequence[Estimate], margin: float) -> tuple[bool, bool
     return is_for, min(correct_for_contrasts(beyond)) < LEVEL
 
 
-RULES: dict[Rule, Callable[[Sequence[Estimate], float], tuple[bool, bool]]] = {
+QUANTIFIERS: dict[Quantifier, Callable[[Sequence[Estimate], float], tuple[bool, bool]]] = {
     "all": judge_all,
     "any": judge_any,
     "flat": judge_flat,
 }
 
 
-def describe(parts: Sequence[Part], rule: Rule, margin: float) -> str:
+def describe_parts(parts: Sequence[ClaimPart], quantifier: Quantifier, margin: float) -> str:
     """Return each difference with its 95 % interval; of more than a few how many are on which side, and the ends."""
     if len(parts) <= FEW:
         return "; ".join(f"{part.label}: {show_estimate(part)}" for part in parts)
     low, high = (choose(parts, key=lambda part: orient(part).mean) for choose in (min, max))
     intervals = [orient(part).interval() for part in parts]
-    if rule == "flat":
+    if quantifier == "flat":
         within = sum(-margin < lower and upper < margin for lower, upper in intervals)
         counted = f"of {len(parts)} differences {within} lie within ± {100 * margin:g} points"
     else:
@@ -261,7 +266,7 @@ def describe(parts: Sequence[Part], rule: Rule, margin: float) -> str:
     return f"{counted}; {ends}"
 
 
-def show_estimate(part: Part) -> str:
+def show_estimate(part: ClaimPart) -> str:
     assert part.estimate is not None
     scale, digits, unit = (100, 2, " points") if part.in_points else (1, 3, "")
     mean = f"{scale * part.estimate.mean:+.{digits}f}{unit}"

@@ -12,7 +12,7 @@ from typing import Literal
 from smooth_attention.metrics import PUBLISHED
 from smooth_attention.study.execution.collect import Study
 
-Rule = Literal["all", "any", "flat"]
+Quantifier = Literal["all", "any", "flat"]
 
 PAPER_TABLES = {"birds": 1, "fish": 2, "fire": 3, "instruments": 4, "flood": 5}
 STAND_INS = {"animals": "birds", "polyps": "instruments"}  # and folders named like a published data set
@@ -51,7 +51,7 @@ class TableClaim:
         better: thresholds that win.
         worse: thresholds that lose; the same one on both sides is left out.
         figures: of an image.
-        rule: ``all`` pairs differ so; ``any`` does; ``flat``: none differs by more than the margin.
+        quantifier: ``all`` pairs differ so; ``any`` does; ``flat``: none differs by more than the margin.
     """
 
     dataset: str
@@ -59,7 +59,7 @@ class TableClaim:
     better: tuple[float, ...]
     worse: tuple[float, ...]
     figures: tuple[str, ...]
-    rule: Rule = "all"
+    quantifier: Quantifier = "all"
 
 
 TABLE_CLAIMS = (

@@ -142,7 +142,7 @@ def make_finding(
 def say(finding: Finding, evidence: Evidence, margin: float, *, is_blind: bool) -> str:
     """Return the verdict in one sentence (two where the study is underpowered)."""
     names = f"{finding.dataset}: {finding.arm}"
-    measured = describe(finding)
+    measured = describe_finding(finding)
     if finding.is_control:
         return say_control(finding, measured)
     blind = " This study is underpowered: half of the training images made no visible difference." if is_blind else ""
@@ -171,7 +171,7 @@ def say_control(finding: Finding, measured: str) -> str:
     )
 
 
-def describe(finding: Finding) -> str:
+def describe_finding(finding: Finding) -> str:
     """Return difference, interval and what they rest on."""
     if finding.mean is None:
         return "no pair of trainings is finished"

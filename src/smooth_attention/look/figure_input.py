@@ -18,7 +18,7 @@ NUM_IMAGES = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class RunLooks:
     """A run with what it makes of the chosen images.
 
     Attributes:
@@ -41,11 +41,11 @@ class Subject:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class FigureInput:
     """What the figures are about.
 
     Attributes:
-        subjects: one run, or two on the same data.
+        runs: one run, or two on the same data.
         pairs: chosen test images with their masks, by stem: five from the worst to the best IoU of the first run, then
             the one that was asked for, if it is another.
         stem: the image whose attention is shown.
@@ -54,7 +54,7 @@ class Scene:
         thresholds: the two that the scatter compares.
     """
 
-    subjects: Sequence[Subject]
+    runs: Sequence[RunLooks]
     pairs: Mapping[str, Pair]
     stem: str
     choice: str
@@ -62,19 +62,19 @@ class Scene:
     thresholds: tuple[float, float]
 
     @property
-    def watching(self) -> list[Subject]:
+    def watching(self) -> list[RunLooks]:
         """Those that have attention to look at."""
-        return [subject for subject in self.subjects if subject.has_attention]
+        return [run for run in self.runs if run.has_attention]
 
-    def position(self, subject: Subject) -> int:
-        """Return the flat position of the point in the grid of a subject."""
+    def position(self, run: RunLooks) -> int:
+        """Return the flat position of the point in the grid of a run."""
         point = self.point
         if point is None:
             first = self.watching[0]
             look, head = first.looks[self.stem], first.head(self.stem)
             left, top, right, bottom = look.box_of(head, look.roughest(head))
             point = (left + right) / 2, (top + bottom) / 2
-        return subject.looks[self.stem].position_at(subject.head(self.stem), *point)
+        return run.looks[self.stem].position_at(run.head(self.stem), *point)
 
     def title(self, what: str) -> str:
         chosen = "its roughest position" if self.point is None else "position at {:g}, {:g} px".format(*self.point)
@@ -83,7 +83,7 @@ class Scene:
     @property
     def head_names(self) -> str:
         """The heads that are looked at, of several heads and blocks of a network the last, with their positions."""
-        heads = [subject.head(self.stem) for subject in self.watching]
+        heads = [run.head(self.stem) for run in self.watching]
         return "\nand ".join(dict.fromkeys(f"{h.name}, {h.grid[0]} x {h.grid[1]} positions" for h in heads))
 
     @property
@@ -92,14 +92,14 @@ class Scene:
         return f"test image {self.stem}{which}"
 
 
-def open_scene(
+def open_figure_input(
     runs: Sequence[Path],
     *,
     cache: Path,
     stem: str | None,
     point: tuple[float, float] | None,
     thresholds: tuple[float, float],
-) -> Scene:
+) -> FigureInput:
     """Open the runs, choose images and look at them; arguments and errors as in :func:`write_figures`."""
     if not 1 <= len(runs) <= 2:
         raise OptionError(f"figures are of one run, or of two side by side, got {len(runs)}")
@@ -119,23 +119,23 @@ def open_scene(
         raise OptionError(f"{stem!r} is no test image of {' and '.join(map(str, runs))}; one is {shared[0]!r}")
     spread = spread_stems(first.record, NUM_IMAGES, among=shared)
     pairs = {s: first.source.load(s) for s in dict.fromkeys([*spread, *([] if stem is None else [stem])])}
-    subjects = [
-        Subject(name, o, {s: Look(o.net, pair.image, o.config.image_size) for s, pair in pairs.items()})
+    looked = [
+        RunLooks(name, o, {s: Look(o.net, pair.image, o.config.image_size) for s, pair in pairs.items()})
         for name, o in zip(short_names(runs), opened, strict=True)
     ]
-    chosen, choice = (stem, "") if stem is not None else most_striking(subjects, spread)
+    chosen, choice = (stem, "") if stem is not None else most_striking(looked, spread)
     height, width = pairs[chosen].mask.shape
     if point is not None and not (0 <= point[0] < width and 0 <= point[1] < height):
         raise OptionError(f"the position {point} lies outside image {chosen}, which is {width} x {height} px")
-    return Scene(subjects, pairs, chosen, choice, point, thresholds)
+    return FigureInput(looked, pairs, chosen, choice, point, thresholds)
 
 
-def most_striking(subjects: Sequence[Subject], stems: Sequence[str]) -> tuple[str, str]:
+def most_striking(looked: Sequence[RunLooks], stems: Sequence[str]) -> tuple[str, str]:
     """Return the image in which the first network with attention smooths most, where all tie the roughest; and why."""
-    subject = next((each for each in subjects if each.has_attention), None)
-    if subject is None:
+    first = next((each for each in looked if each.has_attention), None)
+    if first is None:
         return stems[len(stems) // 2], "median IoU"
-    heads = {stem: subject.head(stem) for stem in stems}
+    heads = {stem: first.head(stem) for stem in stems}
     smoothed = {stem: float(head.gate().mean()) for stem, head in heads.items()}
     if max(smoothed.values()) > min(smoothed.values()):
         return max(stems, key=lambda stem: smoothed[stem]), "most smoothing"
