@@ -22,7 +22,7 @@ from PIL import Image
 from scipy import ndimage
 
 from smooth_attention.data.shapes import KINDS, draw_scene
-from smooth_attention.metrics import PUBLISHED, PaperMetrics, paper_batch_figures, paper_ceiling, score_counts
+from smooth_attention.metrics import PUBLISHED, PaperMetrics, paper_batch_metrics, paper_ceiling, score_counts
 
 DOCS = Path(__file__).parents[1] / "docs"
 NUM_SCENES = 36  # 9 of each kind: four batches of 8 and one of 4, so that the last batch weighs too much
@@ -195,7 +195,7 @@ def work_examples() -> dict[str, Figures]:
             f"{label} {place}": figures[label.lower()]
             for label in ("IoU", "Dice")
             for place, figures in (
-                ("by columns", paper_batch_figures(prediction[None], target[None])),
+                ("by columns", paper_batch_metrics(prediction[None], target[None])),
                 ("of the image", score_overlap(prediction, target, axes=(0, 1))),
             )
         }

@@ -25,7 +25,7 @@ from smooth_attention.look.figures import (
 )
 from smooth_attention.metrics.iou import image_iou, show_iou
 from smooth_attention.models.rows import Rule
-from smooth_attention.runs.picks import image_figures
+from smooth_attention.runs.picks import iou_by_stem
 from smooth_attention.runs.pictures import shrink
 from smooth_attention.viz.curves import print_figure
 from smooth_attention.viz.surfaces import turning_page
@@ -73,7 +73,7 @@ def test_every_figure_of_two_runs_is_drawn(look_run: Path, other_run: Path, cach
 
 def test_position_is_where_it_was_asked_for(look_run: Path, other_run: Path, cache: Path) -> None:
     record = read_record(look_run)
-    stem = next(s for s in image_figures(record) if int(s.removeprefix("scene")) % 3)  # not square, see write_scenes
+    stem = next(s for s in iou_by_stem(record) if int(s.removeprefix("scene")) % 3)  # not square, see write_scenes
     given = input_of(look_run, other_run, cache=cache, stem=stem, point=(50.0, 10.0))
     height, width = given.pairs[stem].mask.shape
     assert height != width
@@ -109,7 +109,7 @@ def test_automatic_choice_says_so_where_all_smooth_as_much(other_run: Path, cach
 def test_masks_have_the_figure_of_the_record(look_run: Path, cache: Path) -> None:
     given = input_of(look_run, cache=cache)
     figure = figure_makers(given)["masks"]()
-    figures = image_figures(read_record(look_run))
+    figures = iou_by_stem(read_record(look_run))
     rows: dict[str, list[str]] = {}
     for axes in figure.axes:
         if axes.get_ylabel():

@@ -45,7 +45,7 @@ from smooth_attention.look.page_data import (
 )
 from smooth_attention.metrics.iou import image_iou
 from smooth_attention.models.rows import Rule
-from smooth_attention.runs.picks import image_figures, spread_stems
+from smooth_attention.runs.picks import iou_by_stem, spread_stems
 
 MOST_BYTES = 8_000_000  # of a page of 12 images
 
@@ -228,7 +228,7 @@ def test_page_shows_images_from_worst_to_best_with_their_recorded_figures(
     assert stems == spread_stems(record, 2)
     data = read_data(output)
     shown = {sample["stem"]: sample["iou_of_stop"][0] for sample in data["samples"]}
-    assert shown == pytest.approx({stem: image_figures(record)[stem] for stem in stems}, abs=1e-6)
+    assert shown == pytest.approx({stem: iou_by_stem(record)[stem] for stem in stems}, abs=1e-6)
     text = output.read_text()
     for value in ("small", "unet, encoder resnet18, sees 64 x 64 px", "threshold 0.1", "standard"):
         assert f"<dd>{value}</dd>" in text

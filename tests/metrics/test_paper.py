@@ -16,7 +16,7 @@ from sklearn import metrics as sklearn_metrics
 
 from smooth_attention.core.errors import DataError, OptionError, ShapeError
 from smooth_attention.data.shapes import KINDS, draw_scene
-from smooth_attention.metrics import PUBLISHED, PaperMetrics, paper_batch_figures, paper_ceiling
+from smooth_attention.metrics import PUBLISHED, PaperMetrics, paper_batch_metrics, paper_ceiling
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,7 +75,7 @@ def soften(mask):
 @pytest.mark.parametrize("size", [(13, 9), (1, 7), (6, 1), (1, 1)], ids=str)
 def test_batch_follows_the_rules(num_images, size):
     prediction, target = draw_batch(num_images, seed=num_images, size=size)
-    figures = paper_batch_figures(prediction, target)
+    figures = paper_batch_metrics(prediction, target)
     assert tuple(figures) == PUBLISHED
     assert all(type(value) is float for value in figures.values())
     assert figures == pytest.approx(oracle_batch(prediction, target), abs=1e-12)
@@ -85,20 +85,20 @@ def test_batch_follows_the_rules(num_images, size):
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
 def test_batch_of_one_value_follows_the_rules_without_warnings(found, value):
     prediction, target = np.full((2, 4, 3), found), np.full((2, 4, 3), value)
-    assert paper_batch_figures(prediction, target) == pytest.approx(oracle_batch(prediction, target), abs=1e-12)
+    assert paper_batch_metrics(prediction, target) == pytest.approx(oracle_batch(prediction, target), abs=1e-12)
 
 
 def test_empty_prediction_of_a_disc_scores_by_the_columns_it_misses():
     rows, columns = np.mgrid[:224, :224] - 112
     target = (np.hypot(rows, columns) <= 20).astype(np.float32)[None]
-    figures = paper_batch_figures(np.zeros(target.shape, dtype=bool), target)
+    figures = paper_batch_metrics(np.zeros(target.shape, dtype=bool), target)
     assert figures["iou"] == pytest.approx(183 / 224, abs=1e-6)
     assert round(figures["iou"], 3) == round(figures["dice"], 3) == 0.817
     assert figures["precision"] == figures["recall"] == figures["f1"] == 0
 
 
 def test_dice_of_a_partly_covered_pixel_exceeds_one():
-    figures = paper_batch_figures(np.array([[[True], [False]]]), np.array([[[0.2], [0.0]]]))
+    figures = paper_batch_metrics(np.array([[[True], [False]]]), np.array([[[0.2], [0.0]]]))
     assert figures["dice"] == pytest.approx((2 + 1e-6) / (1.2 + 1e-6), abs=1e-12)
     assert figures["iou"] == 1
     assert figures["accuracy"] == 0.5
@@ -106,16 +106,16 @@ def test_dice_of_a_partly_covered_pixel_exceeds_one():
 
 def test_only_a_target_of_exactly_one_is_positive_for_precision():
     target = np.array([[[1.0, 254 / 255]]], dtype=np.float32)
-    figures = paper_batch_figures(np.ones((1, 1, 2), dtype=bool), target)
+    figures = paper_batch_metrics(np.ones((1, 1, 2), dtype=bool), target)
     assert (figures["iou"], figures["precision"], figures["recall"]) == (1, 0.5, 1)
 
 
 def test_batch_takes_tensors_and_hard_masks_alike():
     prediction, target = draw_batch(3, seed=5)
-    of_tensors = paper_batch_figures(torch.from_numpy(prediction), torch.from_numpy(target))
-    assert of_tensors == paper_batch_figures(prediction, target)
+    of_tensors = paper_batch_metrics(torch.from_numpy(prediction), torch.from_numpy(target))
+    assert of_tensors == paper_batch_metrics(prediction, target)
     hard = target == 1
-    assert paper_batch_figures(prediction, hard) == paper_batch_figures(prediction, hard.astype(np.float32))
+    assert paper_batch_metrics(prediction, hard) == paper_batch_metrics(prediction, hard.astype(np.float32))
 
 
 @pytest.mark.parametrize(("num_images", "num_batches"), [(1, 1), (8, 1), (9, 2), (19, 3)])
@@ -201,7 +201,7 @@ def test_ceiling_falls_as_a_thing_grows_thin():
 def test_batch_of_wrong_shape_is_refused(prediction, target):
     message = re.escape(f"of one shape and with at least one pixel, got {prediction} and {target}; leave out")
     with pytest.raises(ShapeError, match=message):
-        paper_batch_figures(np.zeros(prediction, dtype=bool), np.zeros(target))
+        paper_batch_metrics(np.zeros(prediction, dtype=bool), np.zeros(target))
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 4), (2, 0, 4), (2, 4, 0)], ids=str)
@@ -224,7 +224,7 @@ def test_target_outside_its_range_is_refused(wrong):
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8])
 def test_prediction_that_is_not_boolean_is_refused(dtype):
     with pytest.raises(DataError, match=r"must be boolean, got \w+; threshold it first: sigmoid\(logits\) > 0.5"):
-        paper_batch_figures(np.zeros((1, 2, 2), dtype), np.zeros((1, 2, 2)))
+        paper_batch_metrics(np.zeros((1, 2, 2), dtype), np.zeros((1, 2, 2)))
 
 
 def test_metrics_refuse_other_sizes_and_leave_their_state():

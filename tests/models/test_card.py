@@ -116,7 +116,7 @@ def test_card_tells_arm_data_images_and_replicate(card):
 def test_card_tells_the_figures_with_their_convention(card):
     test = make_facts()["metrics"]["test"]
     rows = read_rows(card)
-    assert rows["figure"] == ["pooled over images", "mean of images"]
+    assert rows["metric"] == ["pooled over images", "mean of images"]
     for name, title in METRIC_TITLES.items():
         assert rows[title] == [f"{test[part][name]:.4f}" for part in ("pooled", "per_image")], name
     assert rows["IoU"][0] != rows["IoU"][1]
@@ -184,7 +184,7 @@ def test_card_names_the_classes(classes, names, words):
 def test_card_of_an_untrained_network_has_no_figures():
     card = write_card("harbour", UNET, Preprocessing(), {})
     rows = read_rows(card)
-    assert "## Figures\n\nNone: this network was not scored by the package.\n" in card
+    assert "## Metrics\n\nNone: this network was not scored by the package.\n" in card
     assert (rows["arm"], rows["data"]) == ("not trained as an arm", "not stated")
     assert "IoU" not in card
     assert parse(card).eval_results is None

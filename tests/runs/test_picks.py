@@ -7,7 +7,7 @@ import pytest
 from smooth_attention.core.errors import OptionError
 from smooth_attention.core.parts import read_part
 from smooth_attention.core.records import Record
-from smooth_attention.runs.picks import evenly, image_figures, spread_stems
+from smooth_attention.runs.picks import evenly, iou_by_stem, spread_stems
 
 FIGURES = {"a": 0.9, "b": None, "c": 0.1, "d": 0.5, "e": 0.5, "f": 0.3}
 RECORD = read_part(
@@ -16,7 +16,7 @@ RECORD = read_part(
 
 
 def test_images_are_spread_from_the_worst_to_the_best() -> None:
-    assert image_figures(RECORD) == FIGURES
+    assert iou_by_stem(RECORD) == FIGURES
     assert spread_stems(RECORD, 3) == ["c", "d", "a"]
     assert spread_stems(RECORD, 2) == ["c", "a"]
     assert spread_stems(RECORD, 99) == ["c", "f", "d", "e", "a"]

@@ -17,7 +17,7 @@ from smooth_attention.core.errors import ConfigError, DataError, DataWarning
 from smooth_attention.core.records import Epochs, Record
 from smooth_attention.data.files import open_image
 from smooth_attention.data.opening import open_source
-from smooth_attention.metrics import PUBLISHED, paper_batch_figures
+from smooth_attention.metrics import PUBLISHED, paper_batch_metrics
 from smooth_attention.models import load_model
 from smooth_attention.runs.config import RunConfig, make_config
 from smooth_attention.runs.protocols import paper_split
@@ -78,7 +78,7 @@ def test_last_epochs_figures_are_those_of_the_saved_model_by_the_rules(
     with torch.inference_mode():
         logits = net(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255)[:, 0]
     targets = np.stack([soft_mask(scenes / "masks" / f"{stem}.png") for stem in stems])
-    expected = paper_batch_figures((logits.sigmoid() > 0.5).numpy(), targets)
+    expected = paper_batch_metrics((logits.sigmoid() > 0.5).numpy(), targets)
     last = record.metrics.paper.last
     assert last.epoch == 2
     assert {name: getattr(last, name) for name in PUBLISHED} == pytest.approx(
@@ -89,7 +89,7 @@ def test_last_epochs_figures_are_those_of_the_saved_model_by_the_rules(
 def test_ceiling_is_that_of_the_soft_masks(paper_run: tuple[Path, Record], scenes: Path) -> None:
     _, record = paper_run
     targets = np.stack([soft_mask(scenes / "masks" / f"{stem}.png") for stem in record.data.split.test])
-    expected = paper_batch_figures(targets > 0.5, targets)
+    expected = paper_batch_metrics(targets > 0.5, targets)
     assert record.metrics.paper.ceiling.written() == pytest.approx({name: expected[name] for name in PUBLISHED})
     assert record.metrics.paper.ceiling.precision < 1
 

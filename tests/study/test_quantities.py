@@ -98,7 +98,7 @@ def without(study: Study, metric: str, *arms: str) -> Study:
 def test_metric_that_older_records_lack_is_a_dash_and_not_compared(tmp_path: Path) -> None:
     study = make_study_records(tmp_path / "new", arms=ARMS)
     old = without(make_study_records(tmp_path / "old", arms=ARMS), "boundary_iou", *ARMS)
-    rows = {row[0].text: row[1:] for row in tables.figures_table(old, "flood").rows}
+    rows = {row[0].text: row[1:] for row in tables.metrics_table(old, "flood").rows}
     assert {row[6].text for row in rows.values()} == {"–"}
     assert rows["smooth-0.4"][6].values == (None, None, None)
     half = without(make_study_records(tmp_path / "half", arms=ARMS), "boundary_iou", "attention")
@@ -110,11 +110,11 @@ def test_metric_that_older_records_lack_is_a_dash_and_not_compared(tmp_path: Pat
 
 def test_less_is_better_where_the_row_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = make_study_records(tmp_path, arms=ARMS, seeds=4, images=40)
-    cells = [row[1] for row in tables.figures_table(study, "flood").rows]
+    cells = [row[1] for row in tables.metrics_table(study, "flood").rows]
     monkeypatch.setattr(
         tables, "quantities_in", lambda place: [replace(quantity, better=-1) for quantity in quantities_in(place)]
     )
-    others = [row[1] for row in tables.figures_table(study, "flood").rows]
+    others = [row[1] for row in tables.metrics_table(study, "flood").rows]
     assert [cell.is_bold for cell in cells] == [False, False, True]
     assert not any(cell.is_bold for cell in others)
     assert [cell.values for cell in cells] == [cell.values for cell in others]

@@ -215,7 +215,7 @@ def test_holm_corrects_as_by_hand() -> None:
     ("call", "sentence"),
     [
         (lambda: estimate_over_seeds(np.ones(3)), r"shape \(seeds, groups\), got \(3,\)"),
-        (lambda: estimate_over_seeds(np.full((2, 2), np.nan)), "finite figures"),
+        (lambda: estimate_over_seeds(np.full((2, 2), np.nan)), "finite numbers"),
         (lambda: estimate_over_folds(np.ones((0, 2)), 0.2), r"shape \(folds, seeds\), got \(0, 2\)"),
         (lambda: estimate_over_folds(np.ones((3, 2)), 0.0), "needs to be positive, got test_over_train=0.0"),
     ],

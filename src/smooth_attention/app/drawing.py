@@ -107,7 +107,7 @@ def draw_mask(subject: Subject, seen: Seen, settings: Settings) -> tuple[Picture
     if truth is not None:
         size = "" if look.image_size == look.net.preprocessing.image_size else f" but at {look.image_size} px"
         iou = show_iou(image_iou(look.labels(rule), truth, subject.class_names))
-        unseen = "" if subject.is_test_of(seen.offer) else ", which is no test image of this network: no fair figure"
+        unseen = "" if subject.is_test_of(seen.offer) else ", which is no test image of this network: no fair IoU"
         lines.append(f"{iou} of this image (protocol standard{size}){unseen}")
     if rule is not None:
         square = (look.image_size, look.image_size)

@@ -16,7 +16,7 @@ from smooth_attention.models.network import Network
 from smooth_attention.models.smp import create_model
 from smooth_attention.models.store import load_model
 from smooth_attention.runs.evaluate import open_run
-from smooth_attention.runs.picks import image_figures, spread_stems
+from smooth_attention.runs.picks import iou_by_stem, spread_stems
 
 NUM_SAMPLES = 24
 MAX_OPEN = 8
@@ -96,9 +96,9 @@ def open_offer(name: str, path: Path) -> Offer:
         return Offer(name, load_model(path), notes, {}, (), None)
     iou = record.metrics.test.pooled.iou
     scored = "" if iou is None else f" Test IoU {iou:.3f} (pooled, protocol standard, one training)."
-    figures = image_figures(record)
-    samples = {stem: figures[stem] for stem in spread_stems(record, NUM_SAMPLES)}
-    return Offer(name, opened.net, (describe_run(record) + scored,), samples, figures.keys(), opened.source)
+    ious = iou_by_stem(record)
+    samples = {stem: ious[stem] for stem in spread_stems(record, NUM_SAMPLES)}
+    return Offer(name, opened.net, (describe_run(record) + scored,), samples, ious.keys(), opened.source)
 
 
 def describe_run(record: Record) -> str:

@@ -25,7 +25,7 @@ class EvaluateOptions:
     corruptions: Annotated[
         bool, tyro.conf.arg(help="Also score at most 64 of the images under ten corruptions at five severities.")
     ] = False
-    output: Annotated[Path | None, tyro.conf.arg(help="Also write the figures as JSON.")] = None
+    output: Annotated[Path | None, tyro.conf.arg(help="Also write the metrics as JSON.")] = None
 
 
 def run(arguments: list[str], prog: str) -> None:

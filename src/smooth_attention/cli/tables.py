@@ -71,7 +71,7 @@ def print_paper(title: str, paper: PaperProtocol) -> None:
     }
     header = ["", *(METRIC_TITLES[name] for name in PUBLISHED)]
     table = [[label, *(show(getattr(found, name)) for name in PUBLISHED)] for label, found in rows.items()]
-    caption = f"{paper.convention}; the best epoch was chosen on the test images; the paper's figures: not available"
+    caption = f"{paper.convention}; the best epoch was chosen on the test images; the paper's own: not available"
     print_table(f"{title}, protocol paper", header, table, caption=caption)
 
 

@@ -34,5 +34,5 @@ def run(arguments: list[str], prog: str) -> None:
     from smooth_attention.runs.train import train
 
     record = train(config, output, cache=default_cache())
-    if record.status == "done":  # on several devices only the first process has the figures
+    if record.status == "done":  # on several devices only the first process has the metrics
         print_run(record, output)

@@ -36,7 +36,7 @@ class DamagedError(ConfigError):
 
 
 class DataWarning(UserWarning):
-    """Something about the data that a user should know before believing a figure."""
+    """Something about the data that a user should know before believing a number."""
 
 
 class RunError(SmoothAttentionError, RuntimeError):

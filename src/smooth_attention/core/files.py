@@ -41,7 +41,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON without NaN: an undefined figure is null."""
+    """Write JSON without NaN: an undefined number is null."""
     write_text(path, json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
 
 

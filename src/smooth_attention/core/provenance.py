@@ -18,7 +18,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of every package a figure depends on, "absent" where not installed."""
+    """Return the versions of Python and of every package a number depends on, "absent" where not installed."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

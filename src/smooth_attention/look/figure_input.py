@@ -12,7 +12,7 @@ from smooth_attention.data.sources import Pair
 from smooth_attention.look.attention import Head, Look
 from smooth_attention.models.rows import Rule
 from smooth_attention.runs.evaluate import OpenedRun, open_run
-from smooth_attention.runs.picks import image_figures, spread_stems
+from smooth_attention.runs.picks import iou_by_stem, spread_stems
 
 NUM_IMAGES = 5
 
@@ -112,7 +112,7 @@ def open_figure_input(
     first = opened[0]
     if any(other.source.fingerprint != first.source.fingerprint for other in opened):
         raise ConfigError(f"{runs[0]} and {runs[1]} were trained on different data; compare runs on the same")
-    shared = [s for s in image_figures(first.record) if all(s in image_figures(o.record) for o in opened)]
+    shared = [s for s in iou_by_stem(first.record) if all(s in iou_by_stem(o.record) for o in opened)]
     if not shared:
         raise ConfigError(f"{runs[0]} and {runs[1]} share no test image; train them with one split_seed and fold")
     if stem is not None and stem not in shared:

@@ -18,7 +18,7 @@ from smooth_attention.look.figure_input import FigureInput, RunLooks, open_figur
 from smooth_attention.look.stages import trace_stages
 from smooth_attention.metrics.iou import image_iou, show_iou
 from smooth_attention.models.rows import Rule
-from smooth_attention.runs.picks import image_figures
+from smooth_attention.runs.picks import iou_by_stem
 from smooth_attention.runs.pictures import shrink
 from smooth_attention.viz.curves import Curve, Level, Panel, curve_figure, panel_figure, print_figure
 from smooth_attention.viz.heatmaps import AttentionRow, attention_figure, matrix_figure
@@ -187,8 +187,8 @@ def draw_masks(given: FigureInput) -> Figure:
 
 def sorted_pairs(given: FigureInput) -> list[tuple[str, Pair]]:
     """Return the pairs by the IoU of the first run, undefined ones first."""
-    figures = image_figures(given.runs[0].opened.record)
-    return sorted(given.pairs.items(), key=lambda item: -1.0 if (iou := figures[item[0]]) is None else iou)
+    ious = iou_by_stem(given.runs[0].opened.record)
+    return sorted(given.pairs.items(), key=lambda item: -1.0 if (iou := ious[item[0]]) is None else iou)
 
 
 def mask_rules(run: RunLooks) -> dict[str, Rule | None]:

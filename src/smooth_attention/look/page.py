@@ -18,7 +18,7 @@ from smooth_attention.look.attention import Look
 from smooth_attention.look.page_data import OFF, PageHead, Stop, describe_view, list_stops, plan_views, sample_data
 from smooth_attention.models.rows import Rule
 from smooth_attention.runs.evaluate import OpenedRun, open_run
-from smooth_attention.runs.picks import image_figures, spread_stems
+from smooth_attention.runs.picks import iou_by_stem, spread_stems
 from smooth_attention.viz.colours import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE, palette
 from smooth_attention.viz.heatmaps import ATTENTION, MARK, POWER, ROUGHNESS, colour_table
 
@@ -78,7 +78,7 @@ def write_look_page(run: Path, output: Path, *, cache: Path, samples: int = 12) 
 
 def page_values(opened: OpenedRun, name: str, stems: Sequence[str]) -> dict[str, Any]:
     """Return what the template needs: ``data`` for its script, the rest is text."""
-    images, data = image_figures(opened.record), None
+    images, data = iou_by_stem(opened.record), None
     samples = []
     for stem in stems:
         pair = opened.source.load(stem)

@@ -24,8 +24,8 @@ def boundary_counts(
     The band of a mask is the part of it within :math:`d = \max(1, \mathrm{round}(\text{fraction} \cdot
     \sqrt{H^2 + W^2}))` pixels (chessboard distance) of its contour: the mask minus its ``d``-fold erosion by a 3x3 box,
     padded with zeros. So the image border counts as contour, as in the published code; the rounding is Python's (half
-    to even). Add the counts over images and divide for a pooled figure, divide per image for a per-image one; a union
-    of 0 (both masks empty) leaves the figure undefined.
+    to even). Add the counts over images and divide for a pooled metric, divide per image for a per-image one; a union
+    of 0 (both masks empty) leaves the metric undefined.
 
     Args:
         prediction: boolean mask, (H, W).

@@ -1,10 +1,10 @@
-"""Protocol ``paper``: the six figures by the rules of the published scripts, so that they can be laid beside theirs.
+"""Protocol ``paper``: the six metrics by the rules of the published scripts, so that they can be laid beside theirs.
 
 The target is soft: the 8-bit mask, resized by antialiased bilinear interpolation and divided by 255. Three truths are
 read from it. *Touched* pixels, ``target > 0``, are the positives of IoU and of Dice's intersection; the *soft* values
 stand in Dice's denominator; *full* pixels, ``target == 1.0`` exactly, are the positives of accuracy, precision, recall
-and F1. IoU and Dice are scored per image column, and every figure is the plain mean over batches of 8. So these are not
-the figures that ``standard`` gives under the same names, and a perfect predictor does not reach 1: print
+and F1. IoU and Dice are scored per image column, and every metric is the plain mean over batches of 8. So these are not
+the metrics that ``standard`` gives under the same names, and a perfect predictor does not reach 1: print
 :func:`paper_ceiling` of the same masks beside them.
 """
 
@@ -27,8 +27,8 @@ PAPER_BATCH_SIZE = 8
 _EPSILON = 1e-6  # added above and below: a column with nothing to find and nothing found scores 1
 
 
-def paper_batch_figures(prediction: np.ndarray, target: np.ndarray) -> dict[str, float]:
-    r"""The six figures of one batch by the published rules.
+def paper_batch_metrics(prediction: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    r"""The six metrics of one batch by the published rules.
 
     With P the prediction, s the soft target, T = (s > 0), and sums over the rows of one column of one image,
 
@@ -45,7 +45,7 @@ def paper_batch_figures(prediction: np.ndarray, target: np.ndarray) -> dict[str,
         prediction: boolean, (B, H, W): ``sigmoid(logits) > 0.5``. Arrays of NumPy or what ``np.asarray`` takes, such
             as a tensor on the CPU.
         target: soft mask of the same shape, in 0..1: an 8-bit mask divided by 255. A mask that was resized as floats
-            has few values of exactly 1 and gives other figures.
+            has few values of exactly 1 and gives other results.
 
     Returns:
         Under each name of ``PUBLISHED`` a float, in 0..1; only Dice can exceed 1.
@@ -55,13 +55,13 @@ def paper_batch_figures(prediction: np.ndarray, target: np.ndarray) -> dict[str,
         DataError: the prediction is not boolean, or the target holds NaN or values outside 0..1.
 
     Reference:
-        The scripts published with preprint 202409.1283. They sum in float32, this in float64: figures agree to about
+        The scripts published with preprint 202409.1283. They sum in float32, this in float64: results agree to about
         1e-6.
 
     Example:
         >>> import numpy as np
-        >>> figures = paper_batch_figures(np.array([[[True]]]), np.array([[[0.2]]]))
-        >>> round(figures["iou"], 3), round(figures["dice"], 3), figures["precision"]
+        >>> found = paper_batch_metrics(np.array([[[True]]]), np.array([[[0.2]]]))
+        >>> round(found["iou"], 3), round(found["dice"], 3), found["precision"]
         (1.0, 1.667, 0.0)
     """
     return _score_batch(*_checked_batch(prediction, target))
@@ -71,7 +71,7 @@ class PaperMetrics:
     """Accumulates images into batches, in the order they come, and gives the plain mean over batches.
 
     However many images each ``update`` brings, they are cut into batches of ``batch_size``; what is left over at the
-    end is a batch that counts like a full one. So the figures depend on the order of the images, as the published ones
+    end is a batch that counts like a full one. So the metrics depend on the order of the images, as the published ones
     do: keep the order of the test list. Never more than ``batch_size`` images are held.
 
     Args:
@@ -84,8 +84,8 @@ class PaperMetrics:
         >>> import numpy as np
         >>> metrics = PaperMetrics()
         >>> metrics.update(np.ones((9, 4, 4), dtype=bool), np.ones((9, 4, 4)))
-        >>> figures = metrics.compute()
-        >>> figures["iou"], figures["num_batches"]
+        >>> found = metrics.compute()
+        >>> found["iou"], found["num_batches"]
         (1.0, 2)
     """
 
@@ -126,7 +126,7 @@ class PaperMetrics:
                 self._predictions, self._targets = [], []
 
     def compute(self) -> dict[str, float]:
-        """The mean over batches of each figure; more images may be added afterwards.
+        """The mean over batches of each metric; more images may be added afterwards.
 
         Returns:
             Plain floats under the names of ``PUBLISHED``, and ``num_batches``, an int.
@@ -139,22 +139,22 @@ class PaperMetrics:
             batches.append(_score_batch(np.stack(self._predictions), np.stack(self._targets)))
         if not batches:
             raise DataError("no image was scored, so there is nothing to compute; call update for at least one image")
-        figures = {name: math.fsum(batch[name] for batch in batches) / len(batches) for name in PUBLISHED}
-        return figures | {"num_batches": len(batches)}
+        metrics = {name: math.fsum(batch[name] for batch in batches) / len(batches) for name in PUBLISHED}
+        return metrics | {"num_batches": len(batches)}
 
 
 def paper_ceiling(targets: Iterable[np.ndarray], *, batch_size: int = PAPER_BATCH_SIZE) -> dict[str, float]:
-    """The figures of a perfect predictor on these masks: its probability is the soft target, its threshold 0.5.
+    """The metrics of a perfect predictor on these masks: its probability is the soft target, its threshold 0.5.
 
     Below 1 wherever a mask has an edge: pixels up to one half are not predicted and count against IoU and Dice, those
     above one half and below 1 are predicted and count against precision. Recall is 1 if any pixel is full in each
-    batch. It is what learning the masks perfectly earns, not a bound for each figure: a network that predicts every
+    batch. It is what learning the masks perfectly earns, not a bound for each metric: a network that predicts every
     touched pixel has IoU 1 and Dice above 1, at the price of precision.
 
     Args:
         targets: soft masks, (H, W) each or one (B, H, W) array, in 0..1 and in the order in which predictions are
             scored. An iterator is read one mask at a time.
-        batch_size: images per batch, as for the figures it stands beside.
+        batch_size: images per batch, as for the metrics it stands beside.
 
     Returns:
         As :meth:`PaperMetrics.compute`.

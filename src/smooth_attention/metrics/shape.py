@@ -98,7 +98,7 @@ def total_variation(maps: np.ndarray) -> Float64[np.ndarray, "*lead"]:
         maps: (..., H, W), any leading axes.
 
     Returns:
-        One figure per map.
+        One number per map.
 
     Raises:
         ShapeError: fewer than two axes.
@@ -123,7 +123,7 @@ def autocorrelation(maps: np.ndarray) -> Float64[np.ndarray, "*lead"]:
         maps: (..., H, W), any leading axes.
 
     Returns:
-        One figure per map, NaN where the values spread by less than 1e-6 of the largest.
+        One number per map, NaN where the values spread by less than 1e-6 of the largest.
 
     Raises:
         ShapeError: fewer than two axes.

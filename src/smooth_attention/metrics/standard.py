@@ -1,8 +1,8 @@
 """Protocol ``standard``: every image scored at its native size, per image and pooled over the data set.
 
 Per class, with pixels counted as tp, fp, fn, tn: IoU = tp / (tp + fp + fn), Dice = F1 = 2 tp / (2 tp + fp + fn),
-precision = tp / (tp + fp), recall = tp / (tp + fn), accuracy = (tp + tn) / all. *Pooled* figures add the counts of all
-images first, so that large objects weigh more; *per-image* figures score each image and then average, so that every
+precision = tp / (tp + fp), recall = tp / (tp + fn), accuracy = (tp + tn) / all. *Pooled* metrics add the counts of all
+images first, so that large objects weigh more; *per-image* metrics score each image and then average, so that every
 image weighs the same. Both are usual in the literature and differ: say which one a number is.
 """
 
@@ -38,7 +38,7 @@ def count_pixels(
     """Count tp, fp, fn, tn of each class, one against the rest, in one image.
 
     Pixels whose truth is ``ignore_index`` count nowhere, whatever is predicted there. Each row adds up to the number of
-    the other pixels. A binary task has two classes with labels 0 and 1; its figures are those of row 1, the foreground.
+    the other pixels. A binary task has two classes with labels 0 and 1; its metrics are those of row 1, the foreground.
 
     Args:
         prediction: integer or boolean label map, (H, W), labels 0..num_classes-1 wherever the truth is not ignored.
@@ -64,15 +64,15 @@ def count_pixels(
 
 
 def score_counts(counts: np.ndarray) -> dict[str, Float64[np.ndarray, "*lead"]]:
-    """The figures that follow from counts of pixels, for every class and image at once.
+    """The metrics that follow from counts of pixels, for every class and image at once.
 
-    A class absent from both truth and prediction has NaN in all figures but accuracy. One absent from only one of them
-    scores 0 in all figures but accuracy: also precision where nothing was predicted, and recall where there was nothing
-    to find, so that no figure is kinder than IoU. Accuracy is NaN only where no pixel counts. Dice and F1 of hard masks
+    A class absent from both truth and prediction has NaN in all metrics but accuracy. One absent from only one of them
+    scores 0 in all metrics but accuracy: also precision where nothing was predicted, and recall where there was nothing
+    to find, so that no metric is kinder than IoU. Accuracy is NaN only where no pixel counts. Dice and F1 of hard masks
     are the same number, given under both names.
 
     Args:
-        counts: non-negative, (..., 4), columns tp, fp, fn, tn; any leading axes. For pooled figures sum over images
+        counts: non-negative, (..., 4), columns tp, fp, fn, tn; any leading axes. For pooled metrics sum over images
             first.
 
     Returns:
@@ -92,7 +92,7 @@ def score_counts(counts: np.ndarray) -> dict[str, Float64[np.ndarray, "*lead"]]:
     tp, fp, fn, tn = np.moveaxis(counts, -1, 0)
     is_absent = tp + fp + fn == 0
     dice = _divide(2 * tp, 2 * tp + fp + fn)
-    figures = {
+    scores = {
         "iou": _divide(tp, tp + fp + fn),
         "dice": dice,
         "accuracy": _divide(tp + tn, tp + fp + fn + tn),
@@ -100,20 +100,20 @@ def score_counts(counts: np.ndarray) -> dict[str, Float64[np.ndarray, "*lead"]]:
         "recall": np.where(is_absent, np.nan, np.nan_to_num(_divide(tp, tp + fn))),
         "f1": dice.copy(),
     }
-    return {name: figures[name] for name in COUNTED}
+    return {name: scores[name] for name in COUNTED}
 
 
 class StandardMetrics:
-    """Accumulates images and gives pooled and per-image figures, with the images' own figures beside them.
+    """Accumulates images and gives pooled and per-image metrics, with the images' own metrics beside them.
 
-    For a binary task all figures are the foreground's. For classes a top-level figure is the mean over the named
-    classes for which it is defined; figures by class stand beside it. An image may have any size: give its native one.
+    For a binary task all metrics are the foreground's. For classes a top-level metric is the mean over the named
+    classes for which it is defined; metrics by class stand beside it. An image may have any size: give its native one.
     Boundary IoU uses a band of 2 % of the image diagonal, HD95 is in pixels, ECE is over all pixels with 15 bins.
 
     Args:
         class_names: names of the labels 0..L-1, at least two and all different. None: a binary task, labels 0 and 1.
         groups: group of each stem (a patient, a video), used where ``update`` is given none.
-        ignore_index: label in the truth of pixels that count in no figure. None: every pixel counts.
+        ignore_index: label in the truth of pixels that count in no metric. None: every pixel counts.
 
     Raises:
         OptionError: too few or repeated names, or ``ignore_index`` is one of the labels.
@@ -194,22 +194,22 @@ class StandardMetrics:
         self._add(stem, prediction, truth, group)
 
     def compute(self) -> dict[str, Any]:
-        """All figures of the images so far, in plain Python values that JSON can hold; an undefined figure is None.
+        """All metrics of the images so far, in plain Python values that JSON can hold; an undefined metric is None.
 
         Returns:
             ``pooled``: ``COUNTED`` and ``boundary_iou`` of the counts added over all images, and ``ece`` over
             all pixels of the images that came with probabilities (None if none did). For classes also
-            ``pixel_accuracy``, the share of pixels with the right class, and ``classes``: ``{name: figures}``.
+            ``pixel_accuracy``, the share of pixels with the right class, and ``classes``: ``{name: metrics}``.
 
             ``per_image``: the same, ``boundary_iou`` and ``hd95_px``, each the mean over the images for which it is
-            defined; ``num_images``; ``num_undefined``, for each figure the number of images left out. For classes an
-            image's figure is the mean over its defined classes, and ``classes`` has each class's mean over images.
+            defined; ``num_images``; ``num_undefined``, for each metric the number of images left out. For classes an
+            image's metric is the mean over its defined classes, and ``classes`` has each class's mean over images.
 
             ``hd95``: ``missed``, the stems of images where exactly one of prediction and truth is empty, which have no
             distance and are not in the mean; ``misses``, their number. For classes: images where that holds for at
             least one class, and ``classes`` has ``misses`` and ``missed`` of each.
 
-            ``images``: in the order they came, ``stem``, ``group`` and the figures of ``per_image``; for classes also
+            ``images``: in the order they came, ``stem``, ``group`` and the metrics of ``per_image``; for classes also
             ``classes``: ``{name: {iou, boundary_iou, hd95_px}}``.
 
         Raises:
@@ -298,13 +298,13 @@ class StandardMetrics:
         ]
 
     def _by_name(self, by_class: dict[str, np.ndarray]) -> dict[str, Any]:
-        """``{"classes": {name: figures}}`` of figures over classes; nothing for a binary task."""
+        """``{"classes": {name: metrics}}`` of metrics over classes; nothing for a binary task."""
         if self.class_names is None:
             return {}
-        figures = {name: [_plain(value) for value in values] for name, values in by_class.items()}
+        metrics = {name: [_plain(value) for value in values] for name, values in by_class.items()}
         return {
             "classes": {
-                label: {name: values[position] for name, values in figures.items()}
+                label: {name: values[position] for name, values in metrics.items()}
                 for position, label in enumerate(self.class_names)
             }
         }

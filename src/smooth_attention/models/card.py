@@ -1,4 +1,4 @@
-"""The model card: what a saved network is, what it was trained on, what its figures mean, how to use it."""
+"""The model card: what a saved network is, what it was trained on, what its metrics mean, how to use it."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def write_card(name: str, recipe: Mapping[str, Any], preprocessing: Preprocessin
         f"Segments images into {describe_classes(recipe, preprocessing)}. "
         "Made with smooth-attention: spatially smooth attention for image segmentation.",
         table({"": "", **describe_model(recipe, preprocessing, known)}),
-        "## Figures",
-        describe_figures(known),
+        "## Metrics",
+        describe_metrics(known),
         "## Use",
         "```python\nimport smooth_attention as sa\nfrom PIL import Image\n"
         f"net = sa.load_model({json.dumps(name, ensure_ascii=False)})  # a directory or a name on the hub; no pickle\n"
@@ -129,8 +129,8 @@ def describe_classes(recipe: Mapping[str, Any], preprocessing: Preprocessing) ->
     return "foreground and background" if recipe["classes"] == 1 else f"{recipe['classes']} classes"
 
 
-def describe_figures(facts: CardFacts) -> str:
-    """Return the figures of the test images with their convention, or that there are none."""
+def describe_metrics(facts: CardFacts) -> str:
+    """Return the metrics of the test images with their convention, or that there are none."""
     test = facts.metrics.test
     scored = test.pooled.written()
     if not scored:
@@ -143,10 +143,10 @@ def describe_figures(facts: CardFacts) -> str:
     return "\n".join(
         [
             f"On {test.per_image.num_images} test images at native size, protocol `standard`, of the foreground or "
-            "the mean over the classes; a mean of images leaves out those where the figure is undefined. "
+            "the mean over the classes; a mean of images leaves out those where the metric is undefined. "
             "One training (one seed) is no evidence that one arm is better than another.",
             "",
-            "| figure | pooled over images | mean of images |",
+            "| metric | pooled over images | mean of images |",
             "|---|---|---|",
             *rows,
         ]

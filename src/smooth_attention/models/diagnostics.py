@@ -46,11 +46,11 @@ def diagnose(block: Block, x: Tensor) -> dict[str, float]:
     The last three come with attention only.
     """
     update = block.gamma * block.update(x)
-    figures = {
+    metrics = {
         "gamma": block.gamma.item(),
         "share_of_output": (update.norm() / (update + x).norm().clamp_min(torch.finfo(x.dtype).tiny)).item(),
     }
-    return figures | (diagnose_attention(block, x) if isinstance(block, SmoothAttention) else {})
+    return metrics | (diagnose_attention(block, x) if isinstance(block, SmoothAttention) else {})
 
 
 def diagnose_attention(block: SmoothAttention, x: Tensor) -> dict[str, float]:
@@ -69,18 +69,18 @@ def diagnose_attention(block: SmoothAttention, x: Tensor) -> dict[str, float]:
     step = -(-num_positions // MAX_ROWS)
     positions = torch.arange(0, num_positions, step, device=x.device)
     rows_BMPS = ops.attention_rows(query, key, positions, grid=grid, scale=block.scale)
-    figures = {"smoothed_fraction.t": gate_BMN.float().mean().item()}
+    metrics = {"smoothed_fraction.t": gate_BMN.float().mean().item()}
     for threshold in THRESHOLDS:
-        figures[f"smoothed_fraction.{threshold}"] = (roughness_BMN > threshold).float().mean().item()
-    figures["max_probability"] = rows_BMPS.amax(-1).median().item()
-    figures["sink_share"] = rows_BMPS.mean(-2).amax(-1).mean().item()
-    return figures
+        metrics[f"smoothed_fraction.{threshold}"] = (roughness_BMN > threshold).float().mean().item()
+    metrics["max_probability"] = rows_BMPS.amax(-1).median().item()
+    metrics["sink_share"] = rows_BMPS.mean(-2).amax(-1).mean().item()
+    return metrics
 
 
 def diagnose_network(inputs: dict[Block, Tensor]) -> dict[str, float]:
-    """Return the figures of every captured block, averaged over blocks; empty where there is none."""
+    """Return the numbers of every captured block, averaged over blocks; empty where there is none."""
     found = [diagnose(block, x.float()) for block, x in inputs.items()]
-    return {name: sum(figures[name] for figures in found) / len(found) for name in (found[0] if found else {})}
+    return {name: sum(metrics[name] for metrics in found) / len(found) for name in (found[0] if found else {})}
 
 
 @torch.no_grad()

@@ -52,7 +52,7 @@ class RunConfig(BaseModel):
     data: str = Field("shapes", description="'shapes' (generated) or a directory of images and masks.")
     layout: LayoutName | None = Field(None, description="Layout of the directory; recognised if left out.")
     protocol: Literal["standard", "paper"] = Field(
-        "standard", description="How data, training and figures are defined; 'paper' as published, binary tasks only."
+        "standard", description="How data, training and metrics are defined; 'paper' as published, binary tasks only."
     )
     network: Literal[Architecture, "paper"] | None = Field(
         None,

@@ -32,10 +32,10 @@ def fit(
     """Train a task, continuing from ``checkpoints/last.ckpt`` where there is one; the timer counts earlier parts.
 
     Args:
-        task: network, loss, optimiser and figures.
+        task: network, loss, optimiser and metrics.
         config: of the run.
         train_set: what trains.
-        watched_set: what the figures of each epoch are about.
+        watched_set: what the metrics of each epoch are about.
         output: the run directory.
     """
     timer = Timer()
@@ -113,17 +113,17 @@ class EpochLines(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, SegmentationTask)
-        figures = pl_module.epoch_figures()
+        metrics = pl_module.epoch_metrics()
         if not trainer.is_global_zero:
             return
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
         kept = lines[: trainer.current_epoch]  # a continued run repeats its unfinished epoch
-        write_text(self.path, "\n".join([*kept, json.dumps(plain(figures), allow_nan=False)]) + "\n")
+        write_text(self.path, "\n".join([*kept, json.dumps(plain(metrics), allow_nan=False)]) + "\n")
         if not sys.stdout.isatty():
-            gamma = f", gamma {figures['gamma']:.4f}" if "gamma" in figures else ""
+            gamma = f", gamma {metrics['gamma']:.4f}" if "gamma" in metrics else ""
             sys.stdout.write(
-                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: train loss {figures['train_loss']:.4f}, "
-                f"{pl_module.monitor.replace('_iou', ' IoU')} {figures[pl_module.monitor]:.4f} "
+                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: train loss {metrics['train_loss']:.4f}, "
+                f"{pl_module.monitor.replace('_iou', ' IoU')} {metrics[pl_module.monitor]:.4f} "
                 f"({pl_module.convention}){gamma}\n"
             )
             sys.stdout.flush()

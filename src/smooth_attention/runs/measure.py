@@ -1,4 +1,4 @@
-"""What a study asks of a finished run beyond its test figures: overfitting, attention, masks, corrupted images."""
+"""What a study asks of a finished run beyond its test metrics: overfitting, attention, masks, corrupted images."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def evenly(items: Sequence[Item], most: int) -> list[Item]:
     return [items[rank * len(items) // count] for rank in range(count)]
 
 
-def image_figures(record: Record) -> dict[str, float | None]:
+def iou_by_stem(record: Record) -> dict[str, float | None]:
     """Return the IoU of each test image by its stem, protocol ``standard``; None where it is undefined."""
     return {image.stem: image.iou for image in record.metrics.test.images}
 
@@ -35,9 +35,9 @@ def spread_stems(record: Record, count: int, *, among: Collection[str] | None = 
     """
     if count < 1:
         raise OptionError(f"the number of images is at least 1, got {count}")
-    figures = {stem: iou for stem, iou in image_figures(record).items() if among is None or stem in among}
-    scored = {stem: iou for stem, iou in figures.items() if iou is not None}
-    ranked = sorted(scored, key=lambda stem: (scored[stem], stem)) or sorted(figures)
+    known = {stem: iou for stem, iou in iou_by_stem(record).items() if among is None or stem in among}
+    scored = {stem: iou for stem, iou in known.items() if iou is not None}
+    ranked = sorted(scored, key=lambda stem: (scored[stem], stem)) or sorted(known)
     if count == 1:
         return [ranked[len(ranked) // 2]]
     count = min(count, len(ranked))

@@ -38,9 +38,9 @@ class Protocol:
         pairs: decoded pairs at the network's size.
         mean: subtracted from 0-1 images.
         std: divided by after that.
-        task: loss, optimiser and watched figures.
+        task: loss, optimiser and watched metrics.
         train_set: the training items.
-        watched_set: the items whose figures are computed each epoch.
+        watched_set: the items whose metrics are computed each epoch.
         chosen: the checkpoint that becomes the run's model, ``best`` or ``last``.
     """
 

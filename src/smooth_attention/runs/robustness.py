@@ -101,16 +101,16 @@ def measure_robustness(
             for name, severity in product(corruptions, severities):
                 altered = [corrupt(image, name, severity, seed=s) for image, s in zip(images, seeds, strict=True)]
                 counts[name, severity] += count_masks(native_masks(look(net, altered)[0], truths), truths, source)
-            for name, figures in stability.items():
+            for name, sums in stability.items():
                 masks, inputs = look_perturbed(net, images, truths, seeds, name)
-                figures.add_masks(clean_masks, masks, truths)
-                figures.add_rows(clean_inputs, inputs)
+                sums.add_masks(clean_masks, masks, truths)
+                sums.add_rows(clean_inputs, inputs)
     scores = {condition: summarise_iou(np.stack(found)) for condition, found in counts.items()}
     found = {
         "images": len(chosen),
         "severities": list(severities),
         **summarise(scores, corruptions, severities),
-        "stability": {name: figures.compute() for name, figures in stability.items()},
+        "stability": {name: sums.compute() for name, sums in stability.items()},
     }
     return read_part(Robustness, plain(found))
 
@@ -156,15 +156,15 @@ def summarise(
     scores: Mapping[Condition, Mapping[str, float]], corruptions: Sequence[str], severities: Sequence[int]
 ) -> dict[str, Any]:
     clean = scores[CLEAN]
-    figures = {}
+    found = {}
     for name in corruptions:
         by_severity = [scores[name, severity] for severity in severities]
-        figures[name] = {key: [each[key] for each in by_severity] for key in clean}
-        figures[name]["retention"] = [
-            iou / clean["iou"] if clean["iou"] > 0 else float("nan") for iou in figures[name]["iou"]
+        found[name] = {key: [each[key] for each in by_severity] for key in clean}
+        found[name]["retention"] = [
+            iou / clean["iou"] if clean["iou"] > 0 else float("nan") for iou in found[name]["iou"]
         ]
-    retained = [value for of_name in figures.values() for value in of_name["retention"]]
-    return {"clean": dict(clean), "corruptions": figures, "retention": float(mean_defined(np.array(retained), axis=0))}
+    retained = [value for of_name in found.values() for value in of_name["retention"]]
+    return {"clean": dict(clean), "corruptions": found, "retention": float(mean_defined(np.array(retained), axis=0))}
 
 
 def add_noise(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Step]:
@@ -226,10 +226,10 @@ class StabilitySums:
                 self.distances.append((used, plain))
 
     def compute(self) -> dict[str, float]:
-        figures = {"mask_agreement": self.num_same / self.num_counted if self.num_counted else float("nan")}
+        shares = {"mask_agreement": self.num_same / self.num_counted if self.num_counted else float("nan")}
         if self.distances:
-            figures["row_distance"], figures["row_distance_plain"] = np.mean(self.distances, axis=0).tolist()
-        return figures
+            shares["row_distance"], shares["row_distance_plain"] = np.mean(self.distances, axis=0).tolist()
+        return shares
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""The Lightning tasks: loss, optimiser, per-epoch figures; every draw a function of (seed, epoch, step)."""
+"""The Lightning tasks: loss, optimiser, per-epoch metrics; every draw a function of (seed, epoch, step)."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class SegmentationLoss(nn.Module):
 
 
 class SegmentationTask(L.LightningModule, ABC):
-    """Trains a network by a configuration; each protocol has its loss, optimiser and watched figures.
+    """Trains a network by a configuration; each protocol has its loss, optimiser and watched metrics.
 
     Attributes:
-        monitor: the watched figure that names ``best.ckpt``, higher is better.
-        convention: how that figure is computed, for people.
+        monitor: the watched metric that names ``best.ckpt``, higher is better.
+        convention: how that metric is computed, for people.
         drops_last: whether training leaves out the last incomplete batch.
 
     Args:
@@ -81,7 +81,7 @@ class SegmentationTask(L.LightningModule, ABC):
         """Return the loss of logits (B, L, H, W) and the masks of the protocol (B, H, W)."""
 
     @abstractmethod
-    def reset_figures(self) -> None:
+    def reset_metrics(self) -> None:
         """Forget the watched images so far."""
 
     @abstractmethod
@@ -89,8 +89,8 @@ class SegmentationTask(L.LightningModule, ABC):
         """Take a batch of the watched images into account."""
 
     @abstractmethod
-    def compute_figures(self) -> dict[str, float]:
-        """Return the figures of the watched images by the names of ``metrics.jsonl``."""
+    def compute_metrics(self) -> dict[str, float]:
+        """Return the metrics of the watched images by the names of ``metrics.jsonl``."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the optimiser's groups: the rest first, then every block's gamma with its own rate and decay."""
@@ -122,7 +122,7 @@ class SegmentationTask(L.LightningModule, ABC):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        self.reset_figures()
+        self.reset_metrics()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, masks = batch
@@ -138,14 +138,14 @@ class SegmentationTask(L.LightningModule, ABC):
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self.diagnostics, sync_dist=True)
-        self.log_dict(self.compute_figures(), prog_bar=True, sync_dist=True)
+        self.log_dict(self.compute_metrics(), prog_bar=True, sync_dist=True)
 
-    def epoch_figures(self) -> dict[str, float]:
+    def epoch_metrics(self) -> dict[str, float]:
         """Return the line of this epoch for ``metrics.jsonl``."""
         return {
             "epoch": self.current_epoch,
             "train_loss": torch.stack(self.train_losses).mean().item(),
-            **{name: float(self.trainer.callback_metrics[name]) for name in self.compute_figures()},
+            **{name: float(self.trainer.callback_metrics[name]) for name in self.compute_metrics()},
             "learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"],
             **self.diagnostics,
         }
@@ -160,25 +160,25 @@ class StandardTask(SegmentationTask):
         super().__init__(net, config)
         self.loss = SegmentationLoss(net.classes)
         self.num_labels = max(2, net.classes)
-        self.reset_figures()
+        self.reset_metrics()
 
     def compute_loss(self, logits: Tensor, masks: Tensor) -> Tensor:
         loss: Tensor = self.loss(logits, masks)
         return loss
 
-    def reset_figures(self) -> None:
+    def reset_metrics(self) -> None:
         self.counts = np.zeros((self.num_labels, 4), dtype=np.int64)
 
     def count_batch(self, logits: Tensor, masks: Tensor) -> None:
         for predicted, truth in zip(label_map(logits), masks.cpu().numpy(), strict=True):
             self.counts += count_pixels(predicted, truth, num_classes=self.num_labels)
 
-    def compute_figures(self) -> dict[str, float]:
+    def compute_metrics(self) -> dict[str, float]:
         counts = torch.from_numpy(self.counts).to(self.device)
         if self.trainer.world_size > 1:
             counts = torch.as_tensor(self.all_gather(counts)).sum(0)
-        figures = score_counts(counts.cpu().numpy() if self.net.classes > 1 else counts.cpu().numpy()[1:])
-        iou = figures["iou"][np.isfinite(figures["iou"])]
+        metrics = score_counts(counts.cpu().numpy() if self.net.classes > 1 else counts.cpu().numpy()[1:])
+        iou = metrics["iou"][np.isfinite(metrics["iou"])]
         return {"val_iou": float(iou.mean()) if iou.size else 0.0}
 
     def configure_optimizers(self) -> Any:
@@ -202,19 +202,19 @@ class PaperTask(SegmentationTask):
 
     def __init__(self, net: Network, config: RunConfig) -> None:
         super().__init__(net, config)
-        self.reset_figures()
+        self.reset_metrics()
 
     def compute_loss(self, logits: Tensor, masks: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(logits[:, 0], masks)
 
-    def reset_figures(self) -> None:
-        self.figures = PaperMetrics()
+    def reset_metrics(self) -> None:
+        self.metrics = PaperMetrics()
 
     def count_batch(self, logits: Tensor, masks: Tensor) -> None:
-        self.figures.update((logits[:, 0].sigmoid() > 0.5).cpu().numpy(), masks.cpu().numpy())
+        self.metrics.update((logits[:, 0].sigmoid() > 0.5).cpu().numpy(), masks.cpu().numpy())
 
-    def compute_figures(self) -> dict[str, float]:
-        return {f"test_{name}": value for name, value in self.figures.compute().items() if name in PUBLISHED}
+    def compute_metrics(self) -> dict[str, float]:
+        return {f"test_{name}": value for name, value in self.metrics.compute().items() if name in PUBLISHED}
 
     def configure_optimizers(self) -> Any:
         return torch.optim.Adam(self.parameter_groups())

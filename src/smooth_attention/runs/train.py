@@ -1,4 +1,4 @@
-"""One run: data, network, training, figures of the chosen checkpoint, record."""
+"""One run: data, network, training, metrics of the chosen checkpoint, record."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def first_record(config: RunConfig, source: Source, split: Split, notes: list[st
 
 
 def read_diagnostics(path: Path) -> Diagnostics:
-    """Return the block's figures by epoch, as the record holds them; empty where there is no block."""
+    """Return the block's metrics by epoch, as the record holds them; empty where there is no block."""
     epochs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     names = ["gamma", "share_of_output", "max_probability", "sink_share"]
     found: dict[str, Any] = {name: [epoch[name] for epoch in epochs] for name in names if name in epochs[0]}

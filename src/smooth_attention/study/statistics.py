@@ -61,15 +61,15 @@ def estimate_over_seeds(differences: np.ndarray, weights: np.ndarray | None = No
     what it could as well have been, its upper 75 % bound.
 
     Args:
-        differences: (S, G) differences of a per-image figure between two arms, averaged within groups of images that
+        differences: (S, G) differences of a per-image metric between two arms, averaged within groups of images that
             belong together; an ungrouped image is its own group.
         weights: (G,) number of images of each group, so that the mean is the one over images; None: equal.
 
     Raises:
-        OptionError: on another shape, or figures that are not finite.
+        OptionError: on another shape, or numbers that are not finite.
     """
     if differences.ndim != 2 or 0 in differences.shape or not np.isfinite(differences).all():
-        raise OptionError(f"differences are finite figures of shape (seeds, groups), got {differences.shape}")
+        raise OptionError(f"differences are finite numbers of shape (seeds, groups), got {differences.shape}")
     if weights is not None:
         differences = differences * (weights / np.mean(weights))
     if 1 in differences.shape:
@@ -114,10 +114,10 @@ def estimate_over_folds(differences: np.ndarray, test_over_train: float) -> Esti
         test_over_train: number of test images over number of training images of a fold.
 
     Raises:
-        OptionError: on another shape, figures that are not finite, or a ratio that is not positive.
+        OptionError: on another shape, numbers that are not finite, or a ratio that is not positive.
     """
     if differences.ndim != 2 or 0 in differences.shape or not np.isfinite(differences).all():
-        raise OptionError(f"differences are finite figures of shape (folds, seeds), got {differences.shape}")
+        raise OptionError(f"differences are finite numbers of shape (folds, seeds), got {differences.shape}")
     if not test_over_train > 0:
         raise OptionError(f"n_test / n_train needs to be positive, got {test_over_train=}")
     if len(differences) == 1:

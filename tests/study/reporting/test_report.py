@@ -185,7 +185,7 @@ def test_missing_parts_are_named_and_leave_no_empty_chart(tmp_path: Path) -> Non
         "Fewer than two thresholds",
         "There are no samples",
         "Corrupted images were not scored",
-        "No run left its figures by epoch",
+        "No run left its metrics by epoch",
         "No arm has a block",
         "None of the paper&#39;s claims",
     ):

@@ -19,7 +19,7 @@ from smooth_attention.study.reporting.table_formats import Cell, Column, Table, 
 from smooth_attention.study.reporting.tables import (
     claims_table,
     diagnostics_table,
-    figures_table,
+    metrics_table,
     paper_table,
     robustness_table,
     verdict_table,
@@ -54,7 +54,7 @@ def study(tmp_path: Path) -> Study:
 
 
 def test_figures_are_means_and_deviations_of_the_trainings(study: Study) -> None:
-    table = figures_table(study, "flood")
+    table = metrics_table(study, "flood")
     assert columns_of(table) == ["Arm", *METRIC_TITLES.values(), "IoU, pooled"]
     tests = [result.record.metrics.test for result in study.of("flood", "smooth-0.4")]
     rows = {row["arm"]: row for row in read_csv(table.to_csv())}
@@ -68,7 +68,7 @@ def test_figures_are_means_and_deviations_of_the_trainings(study: Study) -> None
 
 
 def test_bold_is_what_holm_over_the_table_leaves(study: Study) -> None:
-    table = figures_table(study, "flood")
+    table = metrics_table(study, "flood")
     cells = [(arm, name) for arm in ("none", "smooth-0.4") for name in METRIC_TITLES]
     p_values = [compare_arms(study, "flood", arm, "attention", name).p_value() for arm, name in cells]  # type: ignore[union-attr]
     expected = dict(zip(cells, correct_for_contrasts(p_values), strict=True))
@@ -89,7 +89,7 @@ def test_bold_is_what_holm_over_the_table_leaves(study: Study) -> None:
 
 def test_worse_is_never_bold(tmp_path: Path) -> None:
     study = make_study_records(tmp_path, arms={"attention": 0.73, "smooth-0.4": 0.70}, seeds=4, images=40)
-    table = figures_table(study, "flood")
+    table = metrics_table(study, "flood")
     assert float(read_csv(table.to_csv())[1]["iou_p"]) < 0.05
     assert not any(cell.is_bold for row in table.rows for cell in row)
     assert "Nothing is bold: no cell is better than attention" in table.caption
@@ -97,19 +97,19 @@ def test_worse_is_never_bold(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("replicates", [{"seeds": 1}, {"folds": 4, "seeds": 1, "run_sd": 0.1}], ids=str)
 def test_nothing_is_bold_without_evidence(tmp_path: Path, replicates: dict[str, Any]) -> None:
-    table = figures_table(make_study_records(tmp_path, arms=ARMS, images=40, **replicates), "flood")
+    table = metrics_table(make_study_records(tmp_path, arms=ARMS, images=40, **replicates), "flood")
     assert not any(cell.is_bold for row in table.rows for cell in row)
     assert "Nothing is bold" in table.caption
 
 
 def test_folds_count_as_trainings(tmp_path: Path) -> None:
     study = make_study_records(tmp_path, arms=ARMS, folds=4, seeds=2, images=40)
-    caption = figures_table(study, "flood").caption
+    caption = metrics_table(study, "flood").caption
     assert "8 trainings of each arm over 4 folds, 40 test images" in caption
 
 
 def test_one_training_has_no_deviation(tmp_path: Path) -> None:
-    table = figures_table(make_study_records(tmp_path, arms=ARMS, seeds=1), "flood")
+    table = metrics_table(make_study_records(tmp_path, arms=ARMS, seeds=1), "flood")
     assert texts(table)["none"][0] == "0.700"
     assert "deviation" not in table.caption
     assert "1 training of each arm" in table.caption
@@ -118,11 +118,11 @@ def test_one_training_has_no_deviation(tmp_path: Path) -> None:
 
 def test_reference_is_none_where_there_is_no_attention(tmp_path: Path) -> None:
     study = make_study_records(tmp_path, arms={"none": 0.70, "smooth-0.4": 0.74}, seeds=4, images=40)
-    table = figures_table(study, "flood")
+    table = metrics_table(study, "flood")
     assert "better than none" in table.caption
     assert table.rows[1][1].is_bold
     study = make_study_records(tmp_path / "b", arms={"blur": 0.70, "smooth-0.4": 0.74}, seeds=4, images=40)
-    table = figures_table(study, "flood")
+    table = metrics_table(study, "flood")
     assert "Nothing is bold: neither attention nor none is among the arms" in table.caption
     assert not any(cell.is_bold for row in table.rows for cell in row)
 
@@ -130,13 +130,13 @@ def test_reference_is_none_where_there_is_no_attention(tmp_path: Path) -> None:
 def test_unfinished_arms_are_counted(study: Study) -> None:
     kept = tuple(result for result in study.results if result.arm != "none" or result.seed < 2)
     part = Study(study.config, study.directory, kept, (), study.planned)
-    assert "2 to 4 trainings of each arm" in figures_table(part, "flood").caption
+    assert "2 to 4 trainings of each arm" in metrics_table(part, "flood").caption
 
 
 def test_positive_control_stands_in_the_verdicts_alone(tmp_path: Path) -> None:
     study = make_study_records(tmp_path, arms=ARMS, half_data=True, contrasts=[["smooth-0.4", "none"]])
     assert study.of("flood", "none-half")
-    assert list(texts(figures_table(study, "flood"))) == list(texts(diagnostics_table(study, "flood"))) == list(ARMS)
+    assert list(texts(metrics_table(study, "flood"))) == list(texts(diagnostics_table(study, "flood"))) == list(ARMS)
     last = verdict_table(judge(study)).rows[-1]
     assert [cell.text for cell in last][:3] == ["flood", "none-half", "none"]
     assert last[-1].text.endswith("(positive control)")
@@ -144,7 +144,7 @@ def test_positive_control_stands_in_the_verdicts_alone(tmp_path: Path) -> None:
 
 def test_sweep_is_labelled_by_threshold(tmp_path: Path) -> None:
     study = make_study_records(tmp_path, arms=SWEEP, protocol="paper", seeds=4, images=40)
-    table = figures_table(study, "flood")
+    table = metrics_table(study, "flood")
     assert columns_of(table)[0] == "Threshold"
     assert list(texts(table)) == ["0.1", "0.4", "2.0 (plain attention)"]
     assert "better than 2.0 (plain attention)" in table.caption
@@ -165,7 +165,7 @@ def test_sweep_is_labelled_by_threshold(tmp_path: Path) -> None:
 )
 def test_title_says_whose_layout_and_which_data(tmp_path: Path, dataset: str, layout: str | None, title: str) -> None:
     study = make_study_records(tmp_path, arms=SWEEP, protocol="paper", dataset=dataset, layout=layout)
-    assert figures_table(study, dataset).title == f"{title}; protocol standard"
+    assert metrics_table(study, dataset).title == f"{title}; protocol standard"
     assert paper_table(study, dataset).title == f"{title}; protocol paper"
 
 

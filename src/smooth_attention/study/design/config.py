@@ -73,7 +73,7 @@ class StudyConfig(BaseModel):
 
     data: tuple[str, ...] = Field(("shapes",), min_length=1, description="'shapes' or directories.")
     layout: LayoutName | None = Field(None, description="Layout of the directories; recognised if left out.")
-    protocol: Literal["standard", "paper"] = Field("standard", description="How data, training, figures are defined.")
+    protocol: Literal["standard", "paper"] = Field("standard", description="How data, training, metrics are defined.")
     network: NetworkConfig = NetworkConfig()
     arms: tuple[str | dict[str, dict[str, Any]], ...] = Field(("none", "smooth"), min_length=1)
     contrasts: tuple[tuple[str, str], ...] = Field(

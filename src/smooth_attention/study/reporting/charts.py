@@ -54,7 +54,7 @@ class ReportChart:
         title: above it.
         chart: the figure as JSON.
         height_px: of the figure.
-        convention: how its figures are defined.
+        convention: how its numbers are defined.
     """
 
     title: str
@@ -229,7 +229,7 @@ def read_epochs(result: Result) -> list[dict[str, float]]:
 
 
 def epoch_curves(study: Study, dataset: str, read: Callable[[Result], Sequence[float | None]]) -> list[Curve]:
-    """Return mean and range over replicates by epoch, from 1, for each trained arm that has such figures."""
+    """Return mean and range over replicates by epoch, from 1, for each trained arm that has such numbers."""
     styles = styles_of(study)
     curves = []
     for arm in study.arms:

@@ -96,7 +96,7 @@ def score_table(study: Study) -> Table:
         "test images, protocol standard, native size; mean ± standard deviation over trainings. Compare arms by the "
         "paired differences above, not by this table"
     )
-    return Table("scores", "Figures of every arm", columns, tuple(rows), caption)
+    return Table("scores", "Metrics of every arm", columns, tuple(rows), caption)
 
 
 def corruption_tables(study: Study) -> list[Table]:
@@ -143,7 +143,7 @@ def claim_table(claims: Iterable[Claim]) -> Table:
         for claim in claims
     )
     caption = (
-        "the paper's claims in our words; on other data than the paper's, nothing follows about the paper's figures"
+        "the paper's claims in our words; on other data than the paper's, nothing follows about the paper's numbers"
     )
     return Table("claims", "What the paper claims", words(names), rows, caption)
 

@@ -201,7 +201,7 @@ def list_sections(study: Study, conclusions: Conclusions) -> list[Section]:
             "training",
             "Training",
             "How each arm learned. Curves that still rise at the end ask for more epochs.",
-            "No run left its figures by epoch.",
+            "No run left its metrics by epoch.",
             training_panels(study),
         ),
         Section(

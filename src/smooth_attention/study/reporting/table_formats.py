@@ -149,7 +149,7 @@ class Table:
 
 
 def write_csv(header: Sequence[str], rows: Iterable[Sequence[Value]]) -> str:
-    """Return CSV with every digit of a figure, and empty fields for None."""
+    """Return CSV with every digit of a number, and empty fields for None."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

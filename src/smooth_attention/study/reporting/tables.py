@@ -42,7 +42,7 @@ def write_tables(study: Study, conclusions: Conclusions, directory: Path) -> lis
     for dataset in study.datasets:
         if not arms_of(study, dataset):
             continue
-        tables.append(figures_table(study, dataset))
+        tables.append(metrics_table(study, dataset))
         if study.config.protocol == "paper":
             tables.append(paper_table(study, dataset))
         tables.append(diagnostics_table(study, dataset))
@@ -54,8 +54,8 @@ def write_tables(study: Study, conclusions: Conclusions, directory: Path) -> lis
     return [path for table in tables for path in table.write(directory)]
 
 
-def figures_table(study: Study, dataset: str) -> Table:
-    """Return the paper's layout: rows are thresholds (or arms), columns figures of protocol ``standard``."""
+def metrics_table(study: Study, dataset: str) -> Table:
+    """Return the paper's layout: rows are thresholds (or arms), columns metrics of protocol ``standard``."""
     arms = arms_of(study, dataset)
     reference = next((name for name in ("attention", "none") if name in arms), None)
     p_values = better_p_values(study, dataset, arms, reference)
@@ -73,7 +73,7 @@ def figures_table(study: Study, dataset: str) -> Table:
         title=f"{title_of(study, dataset)}; protocol standard",
         columns=(row_column(study), *map(spread_column, quantities)),
         rows=tuple(rows),
-        caption=figures_caption(study, dataset, arms, reference, any(cell.is_bold for row in rows for cell in row)),
+        caption=metrics_caption(study, dataset, arms, reference, any(cell.is_bold for row in rows for cell in row)),
     )
 
 
@@ -115,7 +115,7 @@ def tested_cell(values: Iterable[float | None], contrast: tuple[float, bool] | N
     return Cell(cell.text, (*cell.values, p), is_bold=p is not None and p < LEVEL and is_better)
 
 
-def figures_caption(study: Study, dataset: str, arms: Sequence[str], reference: str | None, has_bold: bool) -> str:
+def metrics_caption(study: Study, dataset: str, arms: Sequence[str], reference: str | None, has_bold: bool) -> str:
     results = [result for arm in arms for result in study.of(dataset, arm)]
     has_classes = results[0].record.data.class_names is not None
     many = max(len(study.of(dataset, arm)) for arm in arms) > 1
@@ -123,11 +123,11 @@ def figures_caption(study: Study, dataset: str, arms: Sequence[str], reference: 
     if reference is not None:
         rule = (
             f"better than {row_label(study, reference)}, p < .05 over trainings and images, by Holm over all cells of "
-            "the table (a figure undefined in an image counts as 1 there)"
+            "the table (a metric undefined in an image counts as 1 there)"
         )
         bold = f"Bold: {rule}." if has_bold else f"Nothing is bold: no cell is {rule}."
     return (
-        "Figures per image of protocol standard at native size, "
+        "Metrics per image of protocol standard at native size, "
         f"{'mean over classes' if has_classes else 'foreground'}: mean over images in which they are defined"
         f"{', ± standard deviation over trainings' if many else ''}; pooled: counts added over images, never bold. "
         f"{counts_of(study, dataset, arms)}. {bold}"
@@ -135,7 +135,7 @@ def figures_caption(study: Study, dataset: str, arms: Sequence[str], reference: 
 
 
 def paper_table(study: Study, dataset: str) -> Table:
-    """Return the published figures of the last epoch, the best epoch on test, and a perfect predictor."""
+    """Return the published metrics of the last epoch, the best epoch on test, and a perfect predictor."""
     arms = arms_of(study, dataset)
     titles = {"last": "last", "best_test": "best on test"}
     rows: list[tuple[Cell, ...]] = []
@@ -157,10 +157,10 @@ def paper_table(study: Study, dataset: str) -> Table:
         columns=(row_column(study), *columns),
         rows=tuple(rows),
         caption=(
-            "Protocol paper: IoU and Dice by image columns, pixel figures against target = 1, mean over batches of 8; "
+            "Protocol paper: IoU and Dice by image columns, pixel metrics against target = 1, mean over batches of 8; "
             f"mean over trainings, ± standard deviation. {counts_of(study, dataset, arms)}. Best on test: the epoch "
-            "was chosen on the test images. Nothing is bold: there is one number a training, no figures of images to "
-            "test. The paper's own figures: not available."
+            "was chosen on the test images. Nothing is bold: there is one number a training, no metrics of images to "
+            "test. The paper's own: not available."
         ),
     )
 

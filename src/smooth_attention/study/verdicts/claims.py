@@ -141,13 +141,13 @@ def smooth_arm(study: Study, dataset: str) -> str:
 def table_parts(study: Study, dataset: str, stated: TableClaim) -> list[ClaimPart]:
     pairs = [(make_arm("smooth", {"threshold": a}).name, make_arm("smooth", {"threshold": b}).name)
              for a, b in product(stated.better, stated.worse) if a != b]  # fmt: skip
-    return [image_part(study, dataset, *pair, figure) for pair, figure in product(pairs, stated.figures)]
+    return [image_part(study, dataset, *pair, metric) for pair, metric in product(pairs, stated.metrics)]
 
 
-def image_part(study: Study, dataset: str, arm: str, reference: str, figure: str) -> ClaimPart:
-    """Return the difference of a figure per image between two arms, over trainings and images."""
-    paired = pair_arms(study, dataset, arm, reference, figure)
-    label = f"{METRIC_TITLES[figure]} per image, {arm} − {reference}"
+def image_part(study: Study, dataset: str, arm: str, reference: str, metric: str) -> ClaimPart:
+    """Return the difference of a metric per image between two arms, over trainings and images."""
+    paired = pair_arms(study, dataset, arm, reference, metric)
+    label = f"{METRIC_TITLES[metric]} per image, {arm} − {reference}"
     if paired is None:
         return ClaimPart(label, 1, None, 0, True, lacks=missing_arms(study, dataset, arm, reference))
     return ClaimPart(label, 1, paired.estimate(), len(paired.replicates), True)
@@ -181,7 +181,7 @@ def missing_arms(study: Study, dataset: str, *arms: str) -> tuple[str, ...]:
 
 
 def estimate_over_runs(rows: Sequence[tuple[Result, float]], *, has_folds: bool) -> Estimate | None:
-    """Return the mean of one figure of each training: Student's t over trainings, or over folds."""
+    """Return the mean of one metric of each training: Student's t over trainings, or over folds."""
     if not rows:
         return None
     values = np.array([value for _, value in rows])

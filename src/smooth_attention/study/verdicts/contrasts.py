@@ -24,7 +24,7 @@ from smooth_attention.study.statistics import (
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Differences of one figure, arm minus reference, over the replicates that both arms have.
+    """Differences of one metric, arm minus reference, over the replicates that both arms have.
 
     Attributes:
         replicates: (fold, seed) of each row.
@@ -114,10 +114,10 @@ class Paired:
         return plan_over_seeds(seed_sd, group_sd, error_sd, num_seeds=count, num_groups=len(sizes))
 
 
-def pair_arms(study: Study, dataset: str, arm: str, reference: str, figure: str = "iou") -> Paired | None:
+def pair_arms(study: Study, dataset: str, arm: str, reference: str, metric: str = "iou") -> Paired | None:
     """Return the paired differences of two arms; None where no replicate is finished in both.
 
-    A figure that is undefined in an image (nothing there and nothing predicted) counts as 1: a network that predicts
+    A metric that is undefined in an image (nothing there and nothing predicted) counts as 1: a network that predicts
     something there, and scores 0, is worse.
 
     Args:
@@ -125,7 +125,7 @@ def pair_arms(study: Study, dataset: str, arm: str, reference: str, figure: str 
         dataset: name.
         arm: name of the arm.
         reference: name of the arm that is subtracted.
-        figure: of an image in the records.
+        metric: of an image in the records.
     """
     ours, theirs = (
         {(result.fold, result.seed): result for result in study.of(dataset, name)} for name in (arm, reference)
@@ -133,7 +133,7 @@ def pair_arms(study: Study, dataset: str, arm: str, reference: str, figure: str 
     common = tuple(key for key in ours if key in theirs)
     if not common:
         return None
-    rows = [subtract(ours[key], theirs[key], figure) for key in common]
+    rows = [subtract(ours[key], theirs[key], metric) for key in common]
     splits = [ours[key].record.data.split for key in common]
     images = [ours[key].record.metrics.test.images for key in common]
     return Paired(
@@ -146,10 +146,10 @@ def pair_arms(study: Study, dataset: str, arm: str, reference: str, figure: str 
     )
 
 
-def subtract(ours: Result, theirs: Result, figure: str) -> np.ndarray:
-    """Return the differences of one figure over the test images of a replicate, matched by stem."""
+def subtract(ours: Result, theirs: Result, metric: str) -> np.ndarray:
+    """Return the differences of one metric over the test images of a replicate, matched by stem."""
     values = [
-        {image.stem: 1.0 if (value := getattr(image, figure)) is None else value for image in images_of(result)}
+        {image.stem: 1.0 if (value := getattr(image, metric)) is None else value for image in images_of(result)}
         for result in (ours, theirs)
     ]
     return np.array([values[0][stem] - values[1][stem] for stem in values[0]])
@@ -159,7 +159,7 @@ def images_of(result: Result) -> Sequence[ImageMetrics]:
     return result.record.metrics.test.images
 
 
-def compare_arms(study: Study, dataset: str, arm: str, reference: str, figure: str = "iou") -> Estimate | None:
-    """Return the estimated difference of two arms in one figure; None where no replicate is finished in both."""
-    paired = pair_arms(study, dataset, arm, reference, figure)
+def compare_arms(study: Study, dataset: str, arm: str, reference: str, metric: str = "iou") -> Estimate | None:
+    """Return the estimated difference of two arms in one metric; None where no replicate is finished in both."""
+    paired = pair_arms(study, dataset, arm, reference, metric)
     return None if paired is None else paired.estimate()

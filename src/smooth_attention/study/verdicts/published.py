@@ -1,6 +1,6 @@
 """What the paper's tables are about and what its text claims of them, as data.
 
-Claims that name no figure or no direction ("recall is high at every threshold") are not listed. "Low" thresholds are
+Claims that name no metric or no direction ("recall is high at every threshold") are not listed. "Low" thresholds are
 0.1 to 0.3 wherever the text gives no number; 2.0 is plain attention.
 """
 
@@ -43,14 +43,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class TableClaim:
-    """A claim on a table: figures at some thresholds beat those at others.
+    """A claim on a table: metrics at some thresholds beat those at others.
 
     Attributes:
         dataset: the paper's.
         sentence: the claim.
         better: thresholds that win.
         worse: thresholds that lose; the same one on both sides is left out.
-        figures: of an image.
+        metrics: of an image.
         quantifier: ``all`` pairs differ so; ``any`` does; ``flat``: none differs by more than the margin.
     """
 
@@ -58,7 +58,7 @@ class TableClaim:
     sentence: str
     better: tuple[float, ...]
     worse: tuple[float, ...]
-    figures: tuple[str, ...]
+    metrics: tuple[str, ...]
     quantifier: Quantifier = "all"
 
 
@@ -76,8 +76,8 @@ TABLE_CLAIMS = (
     TableClaim("fire", "IoU, Dice peak at 0.4", (0.4,), (*EVERY, 2.0), ("iou", "dice")),
     TableClaim("fire", "IoU, Dice better at 0.4 to 0.6 than lower and higher", MIDDLE, (*LOW, *HIGH), ("iou", "dice")),
     TableClaim("fire", "accuracy, recall better with smoothing than at 2.0", EVERY, PLAIN, ("accuracy", "recall")),
-    TableClaim("instruments", "all six figures best at 0.1 to 0.3", LOW, (*MIDDLE, *HIGH, 2.0), PUBLISHED),
-    TableClaim("instruments", "all six figures peak at 0.2", (0.2,), (*EVERY, 2.0), PUBLISHED),
+    TableClaim("instruments", "all six metrics best at 0.1 to 0.3", LOW, (*MIDDLE, *HIGH, 2.0), PUBLISHED),
+    TableClaim("instruments", "all six metrics peak at 0.2", (0.2,), (*EVERY, 2.0), PUBLISHED),
     TableClaim("instruments", "low thresholds cut false positives: precision above 2.0", LOW, PLAIN, ("precision",)),
     TableClaim(
         "flood", "IoU, Dice, precision best at 0.4 to 0.6", MIDDLE, (*LOW, *HIGH, 2.0), ("iou", "dice", "precision")
