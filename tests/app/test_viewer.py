@@ -56,9 +56,7 @@ def test_image_that_a_network_may_have_seen_is_no_fair_test(viewer: Viewer, sess
     stem = next(stem for stem in offer.source.stems if stem not in offer.test)
     seen = viewer.choose_sample("smooth", next(iter(offer.samples)))
     moved = replace(seen, subject=replace(seen.subject, name=stem))
-    assert (
-        "no test image of this network: no fair IoU" in viewer.draw(moved, Settings("smooth"))[1][0].captions[0].text
-    )
+    assert "no test image of this network: no fair IoU" in viewer.draw(moved, Settings("smooth"))[1][0].captions[0].text
     other = replace(seen, subject=replace(seen.subject, data="another data set"))
     assert not other.subject.is_test_of(offer)
     assert "no fair" not in viewer.draw(session, Settings("smooth", "none"))[1][1].captions[0].text

@@ -122,7 +122,7 @@ def test_groups_join_through_further_copies(images):
 
 
 def test_groups_of_more_images_than_are_compared_at_once(monkeypatch, images):
-    monkeypatch.setattr("smooth_attention.data.near_duplicates._BLOCK", 5)
+    monkeypatch.setattr("smooth_attention.data.near_duplicates.BLOCK", 5)
     named = [(f"scene-{i}", image) for i, image in enumerate(images)]
     assert group_near_duplicates([*named, ("copy", turned(images[0], 6))]) == [["scene-0", "copy"]]
 

@@ -133,7 +133,7 @@ def test_counts_take_read_only_and_boolean_masks_and_leave_them_alone():
 
 
 def test_counts_are_the_same_in_deterministic_mode(monkeypatch):
-    monkeypatch.setattr("smooth_attention.metrics.standard._MAX_TABLE", 1000)  # several chunks
+    monkeypatch.setattr("smooth_attention.metrics.standard.MAX_TABLE", 1000)  # several chunks
     prediction, truth = draw_maps(5, seed=7, with_ignored=True)
     expected = count_pixels(prediction, truth, num_classes=5)
     torch.use_deterministic_algorithms(True)

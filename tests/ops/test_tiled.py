@@ -95,20 +95,20 @@ def test_entries_beyond_the_largest_decide():
 @pytest.mark.parametrize("is_fast", [False, True], ids=["screen in full", "screen in bfloat16"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_screening_dtype_changes_nothing(kind, is_fast, monkeypatch):
-    monkeypatch.setattr(tiled, "_multiplies_bfloat16", lambda: is_fast)
+    monkeypatch.setattr(tiled, "multiplies_bfloat16", lambda: is_fast)
     query, key = draw_kind(kind, (21, 19))
     check_gate(query, key, (21, 19), 0.1, allowed=2)
     check_gate(query, key, (21, 19), 0.1, scale=-0.25, allowed=2)
 
 
 def test_large_logits_are_not_screened_in_bfloat16(monkeypatch):
-    monkeypatch.setattr(tiled, "_multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(tiled, "multiplies_bfloat16", lambda: True)
     query, key = draw_kind("normal", (21, 19), width=64)
     rows = tiled.Rows(
         query[0], key[0], query[0, :, 0], 30 * query[0].norm(dim=-1), key[0].norm(dim=-1).amax()[None], 0.4
     )
-    assert tiled._screen_by(rows)[1] == torch.float32
-    assert tiled._screen_by(rows._replace(reach=query[0].norm(dim=-1) / 8))[1] == torch.bfloat16
+    assert tiled.screen_by(rows)[1] == torch.float32
+    assert tiled.screen_by(rows._replace(reach=query[0].norm(dim=-1) / 8))[1] == torch.bfloat16
     check_gate(query, key, (21, 19), 0.4, scale=1.0, allowed=5)
 
 
@@ -134,8 +134,8 @@ def test_few_logits_are_multiplied_where_few_rows_matter(kind, monkeypatch):
         multiplied += logits_PT.numel()
         return may_exceed(logits_PT, floor_P)
 
-    may_exceed = tiled._may_exceed
-    monkeypatch.setattr(tiled, "_may_exceed", count)
+    may_exceed = tiled.may_exceed
+    monkeypatch.setattr(tiled, "may_exceed", count)
     query, key = draw_kind(kind, (32, 32), width=64)
     if kind == "mixed":
         query = torch.where(query.norm(dim=-1, keepdim=True) > 12, query, 0.4 * query)

@@ -164,7 +164,7 @@ def test_kernels_compile_and_fit_the_shared_memory_of_a_small_gpu(tmp_path, monk
 
 @needs_triton
 def test_shape_checks_leave_kernels_alone():
-    from smooth_attention.ops import _triton_kernels as kernels
+    from smooth_attention.ops import triton_kernels as kernels
 
     assert kernels.find_peaks.fn.__globals__ is vars(kernels)  # else Triton would look for its names elsewhere
 
@@ -329,7 +329,7 @@ def check_compile():
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from smooth_attention.ops import _triton_kernels as kernels
+    from smooth_attention.ops import triton_kernels as kernels
 
     pointers = {"is_needed": "*u8", "is_rough": "*u8", "peak": "*fp32", "log_total": "*fp32", "peak_key": "*i32"}
     for dtype, name, width in [(torch.float32, "fp32", 48), (torch.bfloat16, "bf16", 256)]:

@@ -40,8 +40,8 @@ class Canvas:
         knots = self.rng.standard_normal((cells_y + 3, cells_x + 3)).astype(np.float32)
         if max(cells_y, cells_x) > self.size:  # finer than the pixels; the draw above keeps the stream in step
             return np.zeros((self.size, self.size), np.float32)
-        columns = _spline(self.axis, knots.T, cells_x).T
-        return 2.086 * _spline(self.axis, columns, cells_y)  # 2.086: inverse standard deviation of the spline
+        columns = bspline(self.axis, knots.T, cells_x).T
+        return 2.086 * bspline(self.axis, columns, cells_y)  # 2.086: inverse standard deviation of the spline
 
     def fractal(self, cells: int, octaves: int, persistence: float = 0.6) -> Field:
         """Noise on several scales, of about unit variance."""
@@ -85,7 +85,7 @@ class Canvas:
         self.image *= (1 + 0.16 * self.fractal(16, 4, 0.9))[..., None]
 
 
-def _spline(at: Field, knots: Field, cells: int) -> Field:
+def bspline(at: Field, knots: Field, cells: int) -> Field:
     """Evaluate a uniform cubic B-spline along the first axis of the knots at positions in 0 to 1."""
     place = at * np.float32(cells)
     cell = np.minimum(place.astype(np.int64), cells - 1)

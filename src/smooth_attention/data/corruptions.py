@@ -72,35 +72,35 @@ def corrupt(image: NDArray[np.uint8], name: str, severity: int, *, seed: int) ->
     if severity not in SEVERITIES:
         raise OptionError(f"the severity of a corruption is 1, 2, 3, 4 or 5, got {severity}; 1 is the mildest")
     rng = np.random.default_rng(derive_seed(seed, "corrupt", name))
-    return _to_uint8(FUNCTIONS[name](image.astype(np.float32) / 255, CONSTANTS[name][severity - 1], rng))
+    return to_uint8(FUNCTIONS[name](image.astype(np.float32) / 255, CONSTANTS[name][severity - 1], rng))
 
 
-def _add_gaussian_noise(x: Pixels, sd: float, rng: np.random.Generator) -> Pixels:
+def add_gaussian_noise(x: Pixels, sd: float, rng: np.random.Generator) -> Pixels:
     return x + np.float32(sd) * rng.standard_normal(x.shape, dtype=np.float32)
 
 
-def _add_shot_noise(x: Pixels, num_photons: float, rng: np.random.Generator) -> Pixels:
+def add_shot_noise(x: Pixels, num_photons: float, rng: np.random.Generator) -> Pixels:
     """Count photons, of which white sends so many."""
     return (rng.poisson(x * num_photons) / num_photons).astype(np.float32)
 
 
-def _add_impulse_noise(x: Pixels, share: float, rng: np.random.Generator) -> Pixels:
+def add_impulse_noise(x: Pixels, share: float, rng: np.random.Generator) -> Pixels:
     """Make a share of the values, channel by channel, 0 or 1, as often one as the other."""
     draw = rng.random(x.shape, dtype=np.float32)
     return np.where(draw < share / 2, np.float32(0), np.where(draw >= 1 - share / 2, np.float32(1), x))
 
 
-def _defocus(x: Pixels, constants: tuple[int, float], _: np.random.Generator) -> Pixels:
+def defocus(x: Pixels, constants: tuple[int, float], _: np.random.Generator) -> Pixels:
     """Average over a disc of a radius in pixels, whose edge a Gaussian softens; the border reflects the image."""
     radius, sd = constants
     softened_px = 1 if radius <= 8 else 2
     offsets = np.arange(-radius - softened_px, radius + softened_px + 1)
     disc = (offsets[:, None] ** 2 + offsets**2 <= radius**2).astype(np.float32)
     kernel = gaussian_filter(disc / disc.sum(), sd, radius=softened_px)
-    return _filter(x, kernel, border="reflect")
+    return filter_image(x, kernel, border="reflect")
 
 
-def _blur_motion(x: Pixels, constants: tuple[int, float], rng: np.random.Generator) -> Pixels:
+def blur_motion(x: Pixels, constants: tuple[int, float], rng: np.random.Generator) -> Pixels:
     """Average along a line of 2 radius + 1 px, at most 45 degrees from the rows; the border repeats.
 
     Weights are Gaussian around the middle. ImageMagick, which ImageNet-C calls, has them trail off to one side, which
@@ -112,29 +112,29 @@ def _blur_motion(x: Pixels, constants: tuple[int, float], rng: np.random.Generat
     rows, columns = (np.rint(steps * part).astype(int) + radius for part in (np.sin(angle), np.cos(angle)))
     kernel = np.zeros((2 * radius + 1, 2 * radius + 1), np.float32)
     np.add.at(kernel, (rows, columns), np.exp(-0.5 * (steps / sd) ** 2))
-    return _filter(x, kernel / kernel.sum(), border="edge")
+    return filter_image(x, kernel / kernel.sum(), border="edge")
 
 
-def _compress(x: Pixels, quality: int, _: np.random.Generator) -> Pixels:
+def compress(x: Pixels, quality: int, _: np.random.Generator) -> Pixels:
     file = BytesIO()
-    Image.fromarray(_to_uint8(x)).save(file, "JPEG", quality=quality)
+    Image.fromarray(to_uint8(x)).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file), np.float32) / 255
 
 
-def _brighten(x: Pixels, more: float, _: np.random.Generator) -> Pixels:
+def brighten(x: Pixels, more: float, _: np.random.Generator) -> Pixels:
     """Raise the value of HSV, the largest of the channels; hue and saturation stay, so that the channels scale."""
     value = x.max(axis=2, keepdims=True)
     raised = np.minimum(value + np.float32(more), 1)
     return np.where(value > 0, x * (raised / np.maximum(value, np.float32(1e-6))), raised)
 
 
-def _lower_contrast(x: Pixels, share: float, _: np.random.Generator) -> Pixels:
+def lower_contrast(x: Pixels, share: float, _: np.random.Generator) -> Pixels:
     """Leave a share of the distance to the mean of each channel."""
     means = x.mean(axis=(0, 1), keepdims=True)
     return (x - means) * np.float32(share) + means
 
 
-def _add_fog(x: Pixels, constants: tuple[float, float], rng: np.random.Generator) -> Pixels:
+def add_fog(x: Pixels, constants: tuple[float, float], rng: np.random.Generator) -> Pixels:
     """Add fog of a thickness in units of white, then scale back to what the brightest value would become.
 
     The fog is drawn on a square whose side is the next power of two: 256 px for images of 224 px, as in ImageNet-C.
@@ -146,25 +146,25 @@ def _add_fog(x: Pixels, constants: tuple[float, float], rng: np.random.Generator
     return (x + np.float32(thickness) * fog) * (brightest / (brightest + np.float32(thickness)))
 
 
-def _pixelate(x: Pixels, share: float, _: np.random.Generator) -> Pixels:
+def pixelate(x: Pixels, share: float, _: np.random.Generator) -> Pixels:
     """Shrink the sides to a share by box averages, and enlarge again."""
     height, width, _channels = x.shape
     small = (max(1, int(width * share)), max(1, int(height * share)))
-    image = Image.fromarray(_to_uint8(x)).resize(small, Image.Resampling.BOX)
+    image = Image.fromarray(to_uint8(x)).resize(small, Image.Resampling.BOX)
     return np.asarray(image.resize((width, height), Image.Resampling.BOX), np.float32) / 255
 
 
 FUNCTIONS: dict[str, Callable[[Pixels, Any, np.random.Generator], Pixels]] = {
-    "gaussian_noise": _add_gaussian_noise,
-    "shot_noise": _add_shot_noise,
-    "impulse_noise": _add_impulse_noise,
-    "defocus_blur": _defocus,
-    "motion_blur": _blur_motion,
-    "jpeg": _compress,
-    "brightness": _brighten,
-    "contrast": _lower_contrast,
-    "fog": _add_fog,
-    "pixelate": _pixelate,
+    "gaussian_noise": add_gaussian_noise,
+    "shot_noise": add_shot_noise,
+    "impulse_noise": add_impulse_noise,
+    "defocus_blur": defocus,
+    "motion_blur": blur_motion,
+    "jpeg": compress,
+    "brightness": brighten,
+    "contrast": lower_contrast,
+    "fog": add_fog,
+    "pixelate": pixelate,
 }
 
 
@@ -187,11 +187,11 @@ def draw_plasma(size: int, decay: float, rng: np.random.Generator) -> Pixels:
     return heights / heights.max()
 
 
-def _filter(x: Pixels, kernel: Pixels, *, border: Any) -> Pixels:
+def filter_image(x: Pixels, kernel: Pixels, *, border: Any) -> Pixels:
     reach = len(kernel) // 2
     padded = np.pad(x, ((reach, reach), (reach, reach), (0, 0)), mode=border)
     return fftconvolve(padded, kernel[:, :, None], mode="valid", axes=(0, 1))
 
 
-def _to_uint8(x: Pixels) -> NDArray[np.uint8]:
+def to_uint8(x: Pixels) -> NDArray[np.uint8]:
     return np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)

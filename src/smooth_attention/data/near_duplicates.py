@@ -16,8 +16,8 @@ THUMBNAIL_PX = 32
 FREQUENCIES = 16  # per axis
 NUM_BITS = FREQUENCIES**2 - 1  # all but the mean brightness
 MAX_DISTANCE = 40
-_LUMINANCE = np.array([0.299, 0.587, 0.114])
-_BLOCK = 512  # rows compared at once: bounds the memory for many thousand images
+LUMINANCE = np.array([0.299, 0.587, 0.114])
+BLOCK = 512  # rows compared at once: bounds the memory for many thousand images
 
 
 def perceptual_hash(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -39,17 +39,17 @@ def perceptual_hash(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise ShapeError(f"a hash needs a uint8 image of shape (H, W, 3), got {image.dtype} of shape {image.shape}")
-    grey = image @ _LUMINANCE
-    thumbnail = _box_weights(image.shape[0]) @ grey @ _box_weights(image.shape[1]).T
+    grey = image @ LUMINANCE
+    thumbnail = box_weights(image.shape[0]) @ grey @ box_weights(image.shape[1]).T
     low = dctn(thumbnail, norm="ortho")[:FREQUENCIES, :FREQUENCIES]
     # Frequencies that a symmetric image lacks come out as rounding noise, whose sign must not count.
     low[np.abs(low) < 1e-6] = 0
-    return min((variant > 0 for variant in _variants(low)), key=np.ndarray.tobytes).ravel()[1:]
+    return min((variant > 0 for variant in list_variants(low)), key=np.ndarray.tobytes).ravel()[1:]
 
 
 def hash_distance(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> int:
     """Return in how many of the 255 bits two hashes differ, at the flip and turn at which they differ least."""
-    return int(_distances(first[None], second[None])[0, 0])
+    return int(distances(first[None], second[None])[0, 0])
 
 
 def group_near_duplicates(
@@ -90,16 +90,16 @@ def group_near_duplicates(
     if not names:
         return []
     groups: dict[int, list[str]] = {}
-    for name, label in zip(names, _linked(np.stack(hashes), max_distance), strict=True):
+    for name, label in zip(names, linked(np.stack(hashes), max_distance), strict=True):
         groups.setdefault(label, []).append(name)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _linked(hashes: NDArray[np.bool_], max_distance: int) -> list[int]:
+def linked(hashes: NDArray[np.bool_], max_distance: int) -> list[int]:
     """Number the connected components of the graph that joins hashes within the distance."""
     rows, columns = [], []
-    for start in range(0, len(hashes), _BLOCK):
-        row, column = np.nonzero(_distances(hashes[start : start + _BLOCK], hashes[start:]) <= max_distance)
+    for start in range(0, len(hashes), BLOCK):
+        row, column = np.nonzero(distances(hashes[start : start + BLOCK], hashes[start:]) <= max_distance)
         rows.append(row + start)
         columns.append(column + start)
     row, column = np.concatenate(rows), np.concatenate(columns)
@@ -107,16 +107,16 @@ def _linked(hashes: NDArray[np.bool_], max_distance: int) -> list[int]:
     return connected_components(graph, directed=False)[1].tolist()
 
 
-def _distances(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.float32]:
+def distances(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Smallest Hamming distance over the eight variants, (first, second), as a matrix product of signs."""
     square = np.pad(np.where(first, np.float32(1), np.float32(-1)), ((0, 0), (1, 0)))  # the mean counts as 0
     square = square.reshape(-1, FREQUENCIES, FREQUENCIES)
     signs = np.where(second, np.float32(1), np.float32(-1)).T
-    agreements = [variant.reshape(len(first), -1)[:, 1:] @ signs for variant in _variants(square)]
+    agreements = [variant.reshape(len(first), -1)[:, 1:] @ signs for variant in list_variants(square)]
     return (NUM_BITS - np.max(agreements, axis=0)) / 2
 
 
-def _variants(frequencies: NDArray[np.floating]) -> Iterator[NDArray[np.floating]]:
+def list_variants(frequencies: NDArray[np.floating]) -> Iterator[NDArray[np.floating]]:
     """Yield the frequencies (..., K, K) of the eight flips and turns of an image."""
     alternate = (1 - 2 * (np.arange(FREQUENCIES) % 2)).astype(frequencies.dtype)
     for turned in (frequencies, np.swapaxes(frequencies, -1, -2)):
@@ -125,7 +125,7 @@ def _variants(frequencies: NDArray[np.floating]) -> Iterator[NDArray[np.floating
             yield flipped * alternate[:, None]
 
 
-def _box_weights(num_pixels: int) -> NDArray[np.float64]:
+def box_weights(num_pixels: int) -> NDArray[np.float64]:
     """Return the (32, num_pixels) matrix that averages pixels over 32 equal stretches; symmetric under flips."""
     edges = np.linspace(0, num_pixels, THUMBNAIL_PX + 1)
     left = np.arange(num_pixels)

@@ -13,7 +13,7 @@ from smooth_attention.data.canvas import EVERYWHERE, Canvas, Colour, Field, Wind
 Mask = NDArray[np.bool_]
 
 
-def _paint_objects(canvas: Canvas) -> Mask:
+def paint_objects(canvas: Canvas) -> Mask:
     hue = canvas.uniform(0.03, 0.14) if canvas.chance(0.6) else canvas.uniform(0, 1)
     coat = [canvas.colour(hue, 0.35, 0.3), canvas.colour(hue + canvas.uniform(-0.1, 0.1), 0.25, 0.75)]
     meadow = canvas.uniform(0.08, 0.4)
@@ -21,21 +21,21 @@ def _paint_objects(canvas: Canvas) -> Mask:
     speckle = canvas.fractal(28, 2)
     faint = np.float32(0.5) * speckle
     for _ in range(int(canvas.rng.integers(15, 40))):
-        _paint_leaf(canvas, [coat[1], canvas.colour(meadow, 0.45, 0.35), canvas.colour(meadow, 0.45, 0.5)])
+        paint_leaf(canvas, [coat[1], canvas.colour(meadow, 0.45, 0.35), canvas.colour(meadow, 0.45, 0.5)])
     num_animals = int(canvas.rng.choice([1, 2, 3], p=[0.65, 0.25, 0.1]))
     share = canvas.uniform(0.09, 0.36) / num_animals
     lump = [0.7 * tone + 0.3 * canvas.colour(meadow, 0.3, 0.5) for tone in coat]
     for _ in range(int(canvas.rng.integers(2, 6))):
-        _paint_stone(canvas, lump, faint, share**0.5 * canvas.uniform(0.2, 0.42))
+        paint_stone(canvas, lump, faint, share**0.5 * canvas.uniform(0.2, 0.42))
     mask = np.zeros((canvas.size, canvas.size), bool)
     for _ in range(num_animals):
-        _paint_animal(canvas, coat, speckle, share, mask)
+        paint_animal(canvas, coat, speckle, share, mask)
     for _ in range(int(canvas.rng.integers(0, 9))):
-        _paint_blade(canvas, canvas.colour(meadow, 0.45, 0.45), mask)
+        paint_blade(canvas, canvas.colour(meadow, 0.45, 0.45), mask)
     return mask
 
 
-def _paint_leaf(canvas: Canvas, colours: list[Colour]) -> None:
+def paint_leaf(canvas: Canvas, colours: list[Colour]) -> None:
     x, y, length = canvas.uniform(0, 1), canvas.uniform(0, 1), canvas.uniform(0.03, 0.13)
     at = canvas.window(x, y, length)
     along, across = canvas.local(at, x, y, canvas.uniform(0, np.pi))
@@ -45,7 +45,7 @@ def _paint_leaf(canvas: Canvas, colours: list[Colour]) -> None:
     canvas.paint(colour * vein[..., None], canvas.cover(body), at)
 
 
-def _paint_stone(canvas: Canvas, coat: list[Colour], speckle: Field, radius: float) -> None:
+def paint_stone(canvas: Canvas, coat: list[Colour], speckle: Field, radius: float) -> None:
     """A stone has the coat and the speckles of the animals, but is a mere lump."""
     x, y = canvas.uniform(0, 1), canvas.uniform(0, 1)
     at = canvas.window(x, y, 2.4 * radius)
@@ -54,10 +54,10 @@ def _paint_stone(canvas: Canvas, coat: list[Colour], speckle: Field, radius: flo
     bearing = np.arctan2(across, along)
     dents = sum((0.07 * np.cos((k + 2) * bearing + p) for k, p in enumerate(phases)), start=np.float32(0))
     body = ellipse(along, across, radius * canvas.uniform(1.0, 1.5), radius * canvas.uniform(0.6, 1.0)) + dents * radius
-    _paint_body(canvas, at, body, coat, 0.5 - across / np.float32(radius), speckle, radius)
+    paint_body(canvas, at, body, coat, 0.5 - across / np.float32(radius), speckle, radius)
 
 
-def _paint_animal(canvas: Canvas, coat: list[Colour], speckle: Field, share: float, mask: Mask) -> None:
+def paint_animal(canvas: Canvas, coat: list[Colour], speckle: Field, share: float, mask: Mask) -> None:
     slim = canvas.uniform(0.38, 0.62)
     length = float(np.sqrt(share / (np.pi * slim * 1.35)))
     width = slim * length
@@ -73,13 +73,13 @@ def _paint_animal(canvas: Canvas, coat: list[Colour], speckle: Field, share: flo
         np.abs(across) - np.float32(spread) * behind - np.float32(0.1 * width), np.abs(behind - reach / 2) - reach / 2
     )
     body = np.minimum(np.minimum(trunk, head), tail)
-    _paint_body(canvas, at, body, coat, 0.5 + across / np.float32(2 * width), speckle, width)
+    paint_body(canvas, at, body, coat, 0.5 + across / np.float32(2 * width), speckle, width)
     eye = np.hypot(along - np.float32(1.08 * length), across + np.float32(0.42 * width)) - np.float32(0.1 * width)
     canvas.paint(np.full(3, 0.04, np.float32), canvas.cover(eye), at)
     mask[at] |= body < 0
 
 
-def _paint_body(
+def paint_body(
     canvas: Canvas,
     at: Window,
     body: Field,
@@ -96,7 +96,7 @@ def _paint_body(
     canvas.paint(ramp(tone, coat) * rounding[..., None], canvas.cover(body), at)
 
 
-def _paint_blade(canvas: Canvas, colour: Colour, mask: Mask) -> None:
+def paint_blade(canvas: Canvas, colour: Colour, mask: Mask) -> None:
     """A blade of grass in front of everything: what it hides is not foreground."""
     along, across = canvas.local(EVERYWHERE, canvas.uniform(0, 1), 1.05, -np.pi / 2 + canvas.uniform(-0.5, 0.5))
     across = across - np.float32(canvas.uniform(-0.5, 0.5)) * along**2
@@ -105,7 +105,7 @@ def _paint_blade(canvas: Canvas, colour: Colour, mask: Mask) -> None:
     mask &= blade >= 0
 
 
-def _paint_tools(canvas: Canvas) -> Mask:
+def paint_tools(canvas: Canvas) -> Mask:
     hue = canvas.uniform(-0.03, 0.06)
     tissue = [
         canvas.colour(hue, 0.6, 0.5, 0.02),
@@ -121,18 +121,18 @@ def _paint_tools(canvas: Canvas) -> Mask:
     canvas.paint(canvas.colour(hue, 0.8, 0.3), canvas.uniform(0.2, 0.6) * vessels)
     metal = canvas.colour(hue, canvas.uniform(0.0, 0.3), canvas.uniform(0.3, 0.75))
     if canvas.chance(0.4):
-        _paint_gauze(canvas, metal)
+        paint_gauze(canvas, metal)
     for _ in range(int(canvas.rng.integers(1, 4))):
-        _paint_cord(canvas, metal)
+        paint_cord(canvas, metal)
     mask = np.zeros((canvas.size, canvas.size), bool)
     for _ in range(1 if canvas.chance(0.55) else 2):
-        _paint_tool(canvas, metal, mask)
+        paint_tool(canvas, metal, mask)
     wet = smoothstep(1.8, 2.4, canvas.fractal(11, 3))
     canvas.paint(np.full(3, 0.97, np.float32), wet)
     return mask
 
 
-def _paint_gauze(canvas: Canvas, metal: Colour) -> None:
+def paint_gauze(canvas: Canvas, metal: Colour) -> None:
     x, y = canvas.uniform(0.1, 0.9), canvas.uniform(0.1, 0.9)
     along, across = canvas.local(EVERYWHERE, x, y, canvas.uniform(0, np.pi))
     edge = 0.03 * canvas.fractal(6, 2)
@@ -141,20 +141,20 @@ def _paint_gauze(canvas: Canvas, metal: Colour) -> None:
     canvas.paint(metal * weave[..., None] * np.float32(1.15), canvas.cover(cloth, 0.01))
 
 
-def _paint_cord(canvas: Canvas, metal: Colour) -> None:
+def paint_cord(canvas: Canvas, metal: Colour) -> None:
     """A fold or cord: as long, as grey and as shiny as a tool, but bent, uneven and soft at its rim."""
     x, y = canvas.uniform(0, 1), canvas.uniform(0, 1)
     along, across = canvas.local(EVERYWHERE, x, y, canvas.uniform(0, 2 * np.pi))
     across = across + np.float32(canvas.uniform(-1.2, 1.2)) * along**2 + 0.03 * canvas.noise(4)
     width = canvas.uniform(0.012, 0.035)
     cord = rod(along, across, canvas.uniform(0.3, 0.9), width) + 0.008 * canvas.noise(8)
-    tone = _rounded(canvas, along, across / np.float32(width))
+    tone = shade_round(canvas, along, across / np.float32(width))
     tone = tone + canvas.uniform(0, 0.5) * np.exp(-((across / np.float32(0.25 * width)) ** 2))
     colour = canvas.uniform(0.2, 0.8) * metal + canvas.uniform(0.1, 0.5) * canvas.colour(0.01, 0.45, 0.7)
     canvas.paint(colour * tone[..., None], 0.9 * canvas.cover(cord, 0.5 * width))
 
 
-def _paint_tool(canvas: Canvas, metal: Colour, mask: Mask) -> None:
+def paint_tool(canvas: Canvas, metal: Colour, mask: Mask) -> None:
     side = canvas.uniform(0, 2 * np.pi)
     x, y = canvas.uniform(0.3, 0.7), canvas.uniform(0.3, 0.7)
     along, across = canvas.local(EVERYWHERE, x, y, side)
@@ -170,7 +170,7 @@ def _paint_tool(canvas: Canvas, metal: Colour, mask: Mask) -> None:
         tool = np.minimum(tool, jaw)
     shadow = np.roll(tool, (round(0.03 * canvas.size), round(0.02 * canvas.size)), (0, 1))
     canvas.paint(np.full(3, 0.05, np.float32), 0.5 * canvas.cover(shadow, 0.03))
-    colour = metal * _rounded(canvas, along, profile)[..., None]
+    colour = metal * shade_round(canvas, along, profile)[..., None]
     glint = np.exp(-(((profile - canvas.uniform(-0.6, 0.6)) / 0.18) ** 2)) * smoothstep(-0.5, 1.0, canvas.noise(5))
     colour += (canvas.uniform(0.3, 0.8) * glint)[..., None]
     mirrored = canvas.image[::-1, ::-1] * np.float32(0.5)
@@ -178,7 +178,7 @@ def _paint_tool(canvas: Canvas, metal: Colour, mask: Mask) -> None:
     mask |= tool < 0
 
 
-def _rounded(canvas: Canvas, along: Field, profile: Field) -> Field:
+def shade_round(canvas: Canvas, along: Field, profile: Field) -> Field:
     """Brightness of a rod over its width (profile -1 to 1), sometimes with rings along it."""
     tone = 1.05 - 0.5 * np.minimum(np.abs(profile), 1.2) ** 2 + 0.1 * canvas.fractal(6, 3)
     if canvas.chance(0.5):
@@ -186,19 +186,19 @@ def _rounded(canvas: Canvas, along: Field, profile: Field) -> Field:
     return np.maximum(tone, np.float32(0.15))
 
 
-def _paint_flames(canvas: Canvas) -> Mask:
+def paint_flames(canvas: Canvas) -> Mask:
     horizon = canvas.uniform(0.3, 0.7)
-    _paint_dusk(canvas, horizon)
+    paint_dusk(canvas, horizon)
     fire = [
         canvas.colour(h, s, v, 0.02)
         for h, s, v in ((0.02, 0.9, 0.4), (0.05, 0.9, 0.85), (0.11, 0.75, 1), (0.15, 0.25, 1))
     ]
     for _ in range(int(canvas.rng.integers(1, 5))):
-        _paint_lamp(canvas, fire)
-    _paint_foliage(canvas, fire, horizon)
-    heat, base = _heat(canvas)
+        paint_lamp(canvas, fire)
+    paint_foliage(canvas, fire, horizon)
+    heat, base = make_heat(canvas)
     if canvas.chance(0.35):
-        _paint_reflection(canvas, fire, heat, base)
+        paint_reflection(canvas, fire, heat, base)
     canvas.image += (canvas.uniform(0.1, 0.45) * np.exp(2.2 * np.minimum(heat, 0)))[..., None] * fire[1]
     softness = canvas.uniform(0.1, 0.3)
     canvas.paint(ramp(0.2 + 0.85 * heat, fire), smoothstep(-softness, softness, heat))
@@ -207,7 +207,7 @@ def _paint_flames(canvas: Canvas) -> Mask:
     return heat > 0
 
 
-def _paint_reflection(canvas: Canvas, fire: list[Colour], heat: Field, base: float) -> None:
+def paint_reflection(canvas: Canvas, fire: list[Colour], heat: Field, base: float) -> None:
     """A wet floor mirrors the flames about their foot; the mirror image is not fire."""
     foot = round(base * canvas.size)
     depth = min(foot, canvas.size - foot)
@@ -217,7 +217,7 @@ def _paint_reflection(canvas: Canvas, fire: list[Colour], heat: Field, base: flo
     canvas.paint(ramp(0.8 * ripple, fire), canvas.uniform(0.25, 0.55) * smoothstep(-0.4, 0.4, ripple))
 
 
-def _paint_dusk(canvas: Canvas, horizon: float) -> None:
+def paint_dusk(canvas: Canvas, horizon: float) -> None:
     day = canvas.uniform(0.1, 0.6)
     land = canvas.uniform(0.05, 0.35)
     canvas.ground([canvas.colour(land, 0.4, 0.6 * day), canvas.colour(land + 0.05, 0.4, 0.9 * day)], 4)
@@ -236,7 +236,7 @@ def _paint_dusk(canvas: Canvas, horizon: float) -> None:
         canvas.paint(front, canvas.cover(house))
 
 
-def _paint_lamp(canvas: Canvas, fire: list[Colour]) -> None:
+def paint_lamp(canvas: Canvas, fire: list[Colour]) -> None:
     """A lamp or low sun runs through the colours of a flame, but is round."""
     radius = canvas.uniform(0.01, 0.03) if canvas.chance(0.7) else canvas.uniform(0.03, 0.08)
     away = np.hypot(canvas.x - canvas.uniform(0, 1), canvas.y - canvas.uniform(0, 0.8)) / np.float32(radius)
@@ -244,14 +244,14 @@ def _paint_lamp(canvas: Canvas, fire: list[Colour]) -> None:
     canvas.image += (0.35 * np.exp(-0.6 * away))[..., None] * fire[1]
 
 
-def _paint_foliage(canvas: Canvas, fire: list[Colour], horizon: float) -> None:
+def paint_foliage(canvas: Canvas, fire: list[Colour], horizon: float) -> None:
     """Orange bushes, awnings, lit walls: the colour without the flow."""
     lit = canvas.fractal(3, 4) - 12 * np.maximum(np.float32(horizon - 0.05) - canvas.y, 0)
     tone = 0.32 + 0.16 * canvas.fractal(20, 3, 0.9)
     canvas.paint(ramp(tone, fire), np.float32(canvas.uniform(0.4, 0.9)) * smoothstep(1.3, 1.6, lit))
 
 
-def _heat(canvas: Canvas) -> tuple[Field, float]:
+def make_heat(canvas: Canvas) -> tuple[Field, float]:
     """Return a field that is positive in the flames, and the height of their foot."""
     base = canvas.uniform(0.55, 0.95)
     centre, spread = canvas.uniform(0.25, 0.75), canvas.uniform(0.08, 0.4)
@@ -271,7 +271,7 @@ def _heat(canvas: Canvas) -> tuple[Field, float]:
     return (heat - np.clip(0, low, high)).astype(np.float32), base
 
 
-def _paint_regions(canvas: Canvas) -> Mask:
+def paint_regions(canvas: Canvas) -> Mask:
     hue = canvas.uniform(0.3, 0.6) if canvas.chance(0.2) else canvas.uniform(0.06, 0.12)
     water = canvas.colour(hue, canvas.uniform(0.1, 0.4), canvas.uniform(0.4, 0.75))
     green = canvas.uniform(0.15, 0.36)
@@ -280,24 +280,24 @@ def _paint_regions(canvas: Canvas) -> Mask:
     rough = 1 + 0.14 * canvas.fractal(16, 4, 0.9)
     canvas.paint(soil * rough[..., None], smoothstep(0.3, 1.1, canvas.fractal(3, 5)))
     for _ in range(int(canvas.rng.integers(0, 3))):
-        _paint_field(canvas, soil)
+        paint_field(canvas, soil)
     level = canvas.fractal(2, 6, 0.55) + canvas.uniform(0, 2.5) * (canvas.y - 0.5)
     sky = canvas.uniform(0.12, 0.35) if canvas.chance(0.45) else 0.0
     skyline = canvas.y - np.float32(sky) - 0.03 * canvas.fractal(4, 3)[:1]
     level = np.where(skyline < 0.02, np.float32(-9), level)
     shore = (level - np.quantile(level, 1 - canvas.uniform(0.2, 0.62))).astype(np.float32)
     canvas.paint(0.55 * soil, smoothstep(-0.25, 0, -np.abs(shore)))
-    _paint_water(canvas, water, shore)
+    paint_water(canvas, water, shore)
     mask = shore > 0
     if sky:
         canvas.paint(water * (1.3 + 0.1 * canvas.fractal(2, 3))[..., None], canvas.cover(skyline, 0.005))
     leaves = canvas.fractal(18, 3, 0.9)
     for _ in range(int(canvas.rng.integers(4, 12))):
-        _paint_island(canvas, soil, green, sky, leaves, mask)
+        paint_island(canvas, soil, green, sky, leaves, mask)
     return mask
 
 
-def _paint_field(canvas: Canvas, soil: Colour) -> None:
+def paint_field(canvas: Canvas, soil: Colour) -> None:
     """A road or a ploughed field in the water's colour, as smooth or as streaked as water is."""
     along, across = canvas.local(EVERYWHERE, canvas.uniform(0, 1), canvas.uniform(0, 1), canvas.uniform(0, np.pi))
     across = across + np.float32(canvas.uniform(-0.4, 0.4)) * along**2
@@ -307,7 +307,7 @@ def _paint_field(canvas: Canvas, soil: Colour) -> None:
     canvas.paint(soil * tone[..., None], canvas.cover(plot + 0.01 * canvas.noise(12), 0.005))
 
 
-def _paint_water(canvas: Canvas, water: Colour, shore: Field) -> None:
+def paint_water(canvas: Canvas, water: Colour, shore: Field) -> None:
     waves = canvas.uniform(0.03, 0.12) * canvas.noise(48, 10) + 0.03 * canvas.noise(90, 24)
     sheen = canvas.uniform(0.05, 0.2) * canvas.noise(3, 2) + canvas.uniform(-0.4, 0.4) * (canvas.y - 0.5)
     # Water mirrors what stands on the far shore, stretched downwards.
@@ -316,7 +316,7 @@ def _paint_water(canvas: Canvas, water: Colour, shore: Field) -> None:
     canvas.paint(colour, smoothstep(-0.02, 0.02, shore))
 
 
-def _paint_island(canvas: Canvas, soil: Colour, green: float, sky: float, leaves: Field, mask: Mask) -> None:
+def paint_island(canvas: Canvas, soil: Colour, green: float, sky: float, leaves: Field, mask: Mask) -> None:
     """A roof, a car or a tree: where it stands in the water, it is a hole."""
     x, y = canvas.uniform(0, 1), canvas.uniform(max(sky, 0.05), 1)
     radius = canvas.uniform(0.02, 0.1) * (0.5 + y)
@@ -337,8 +337,8 @@ def _paint_island(canvas: Canvas, soil: Colour, green: float, sky: float, leaves
 
 
 PAINTERS: dict[str, Callable[[Canvas], Mask]] = {
-    "objects": _paint_objects,
-    "tools": _paint_tools,
-    "flames": _paint_flames,
-    "regions": _paint_regions,
+    "objects": paint_objects,
+    "tools": paint_tools,
+    "flames": paint_flames,
+    "regions": paint_regions,
 }

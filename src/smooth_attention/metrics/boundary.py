@@ -54,9 +54,9 @@ def boundary_counts(
     """
     if not (math.isfinite(fraction) and fraction > 0):
         raise OptionError(f"fraction must be a finite number above 0, got {fraction}; the usual value is 0.02")
-    prediction, truth = _checked_masks(prediction, truth, ignored)
+    prediction, truth = checked_masks(prediction, truth, ignored)
     distance_px = max(1, round(fraction * math.hypot(*truth.shape)))
-    predicted, wanted = _band(prediction, distance_px), _band(truth, distance_px)
+    predicted, wanted = band_of(prediction, distance_px), band_of(truth, distance_px)
     return int(np.count_nonzero(predicted & wanted)), int(np.count_nonzero(predicted | wanted))
 
 
@@ -92,17 +92,17 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, *, ignored: np.ndarray | Non
         >>> hd95(square, np.roll(square, 1, axis=1))
         1.0
     """
-    prediction, truth = _checked_masks(prediction, truth, ignored)
+    prediction, truth = checked_masks(prediction, truth, ignored)
     if not (prediction.any() and truth.any()):
         return math.nan
     # Contours have few pixels, so trees beat distance transforms of the whole image, by more the larger it is.
-    predicted, wanted = KDTree(np.argwhere(_contour(prediction))), KDTree(np.argwhere(_contour(truth)))
+    predicted, wanted = KDTree(np.argwhere(contour_of(prediction))), KDTree(np.argwhere(contour_of(truth)))
     to_truth_px, _ = wanted.query(predicted.data)
     to_prediction_px, _ = predicted.query(wanted.data)
     return float(max(np.percentile(to_truth_px, 95), np.percentile(to_prediction_px, 95)))
 
 
-def _checked_masks(
+def checked_masks(
     prediction: np.ndarray, truth: np.ndarray, ignored: np.ndarray | None
 ) -> tuple[Bool[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
     """Both masks without the ignored pixels."""
@@ -124,14 +124,14 @@ def _checked_masks(
     return masks["prediction"] & ~masks["ignored"], masks["truth"] & ~masks["ignored"]
 
 
-def _band(mask: Bool[np.ndarray, "h w"], distance_px: int) -> Bool[np.ndarray, "h w"]:
+def band_of(mask: Bool[np.ndarray, "h w"], distance_px: int) -> Bool[np.ndarray, "h w"]:
     """The pixels of the mask within ``distance_px`` of its contour."""
     # d erosions by a 3x3 box are one by a box of side 2d + 1, which the separable filter does in time independent of d.
     eroded = ndimage.minimum_filter(mask.astype(np.uint8), size=2 * distance_px + 1, mode="constant", cval=0)
     return mask & (eroded == 0)
 
 
-def _contour(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+def contour_of(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """The pixels of the mask with one of their four neighbours outside it."""
     padded = np.pad(mask, 1)
     return mask & ~(padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:])

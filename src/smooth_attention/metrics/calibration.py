@@ -37,7 +37,7 @@ def calibration_counts(
         DataError: a confidence that counts is NaN or outside 0..1, or ``correct`` or ``ignored`` is not boolean.
         OptionError: ``num_bins`` is below 1.
     """
-    confidence, correct = _counted_pixels(confidence, correct, ignored)
+    confidence, correct = counted_pixels(confidence, correct, ignored)
     if num_bins < 1:
         raise OptionError(f"num_bins must be at least 1, got {num_bins}; the usual value is {NUM_BINS}")
     bins = np.clip(np.ceil(confidence * num_bins).astype(np.intp) - 1, 0, num_bins - 1)
@@ -76,7 +76,7 @@ def calibration_error(counts: np.ndarray) -> float:
     return float(np.abs(counts[:, 1] - counts[:, 2]).sum() / num_pixels) if num_pixels else math.nan
 
 
-def _counted_pixels(
+def counted_pixels(
     confidence: np.ndarray, correct: np.ndarray, ignored: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Confidence in float64 and correctness of the pixels that count, flat."""

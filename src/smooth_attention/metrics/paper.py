@@ -24,7 +24,7 @@ PUBLISHED = ("iou", "dice", "accuracy", "precision", "recall", "f1")
 PAPER_BATCH_SIZE = 8
 """Images per batch in the published scripts, for training and for scoring."""
 
-_EPSILON = 1e-6  # added above and below: a column with nothing to find and nothing found scores 1
+EPSILON = 1e-6  # added above and below: a column with nothing to find and nothing found scores 1
 
 
 def paper_batch_metrics(prediction: np.ndarray, target: np.ndarray) -> dict[str, float]:
@@ -64,7 +64,7 @@ def paper_batch_metrics(prediction: np.ndarray, target: np.ndarray) -> dict[str,
         >>> round(found["iou"], 3), round(found["dice"], 3), found["precision"]
         (1.0, 1.667, 0.0)
     """
-    return _score_batch(*_checked_batch(prediction, target))
+    return score_batch(*checked_batch(prediction, target))
 
 
 class PaperMetrics:
@@ -110,7 +110,7 @@ class PaperMetrics:
                 images.
             DataError: the prediction is not boolean, or the target holds NaN or values outside 0..1.
         """
-        predictions, targets = _checked_batch(prediction, target)
+        predictions, targets = checked_batch(prediction, target)
         if self._size is not None and targets.shape[1:] != self._size:
             raise ShapeError(
                 f"all images must be of one size, got {targets.shape[1:]} after {self._size}; "
@@ -122,7 +122,7 @@ class PaperMetrics:
             self._predictions.append(one_prediction.copy())
             self._targets.append(one_target.copy())
             if len(self._targets) == self.batch_size:
-                self._batches.append(_score_batch(np.stack(self._predictions), np.stack(self._targets)))
+                self._batches.append(score_batch(np.stack(self._predictions), np.stack(self._targets)))
                 self._predictions, self._targets = [], []
 
     def compute(self) -> dict[str, float]:
@@ -136,7 +136,7 @@ class PaperMetrics:
         """
         batches = list(self._batches)
         if self._targets:
-            batches.append(_score_batch(np.stack(self._predictions), np.stack(self._targets)))
+            batches.append(score_batch(np.stack(self._predictions), np.stack(self._targets)))
         if not batches:
             raise DataError("no image was scored, so there is nothing to compute; call update for at least one image")
         metrics = {name: math.fsum(batch[name] for batch in batches) / len(batches) for name in PUBLISHED}
@@ -177,7 +177,7 @@ def paper_ceiling(targets: Iterable[np.ndarray], *, batch_size: int = PAPER_BATC
     return metrics.compute()
 
 
-def _score_batch(prediction: Bool[np.ndarray, "b h w"], target: Shaped[np.ndarray, "b h w"]) -> dict[str, float]:
+def score_batch(prediction: Bool[np.ndarray, "b h w"], target: Shaped[np.ndarray, "b h w"]) -> dict[str, float]:
     touched, full = target > 0, target == 1
     overlap = (prediction & touched).sum(axis=1)
     union = (prediction | touched).sum(axis=1)
@@ -185,8 +185,8 @@ def _score_batch(prediction: Bool[np.ndarray, "b h w"], target: Shaped[np.ndarra
     tp = int((prediction & full).sum())
     num_predicted, num_full = int(prediction.sum()), int(full.sum())
     return {
-        "iou": float(_quotient(overlap, union).mean()),
-        "dice": float(_quotient(2 * overlap, mass).mean()),
+        "iou": float(smoothed_quotient(overlap, union).mean()),
+        "dice": float(smoothed_quotient(2 * overlap, mass).mean()),
         "accuracy": float((prediction == full).mean()),
         "precision": tp / num_predicted if num_predicted else 0.0,
         "recall": tp / num_full if num_full else 0.0,
@@ -194,11 +194,11 @@ def _score_batch(prediction: Bool[np.ndarray, "b h w"], target: Shaped[np.ndarra
     }
 
 
-def _quotient(above: np.ndarray, below: np.ndarray) -> Float64[np.ndarray, "b w"]:
-    return (above + _EPSILON) / (below + _EPSILON)
+def smoothed_quotient(above: np.ndarray, below: np.ndarray) -> Float64[np.ndarray, "b w"]:
+    return (above + EPSILON) / (below + EPSILON)
 
 
-def _checked_batch(
+def checked_batch(
     prediction: np.ndarray, target: np.ndarray
 ) -> tuple[Bool[np.ndarray, "b h w"], Shaped[np.ndarray, "b h w"]]:
     prediction, target = np.asarray(prediction), np.asarray(target)

@@ -32,7 +32,7 @@ def count_components(mask: np.ndarray) -> int:
         >>> count_components(np.eye(3, dtype=bool)), count_components(np.array([[True, False, True]]))
         (1, 2)
     """
-    _, count = ndimage.label(_checked_mask(mask), structure=np.ones((3, 3)))
+    _, count = ndimage.label(checked_mask(mask), structure=np.ones((3, 3)))
     return int(count)
 
 
@@ -59,7 +59,7 @@ def perimeter(mask: np.ndarray) -> float:
         >>> round(perimeter(np.ones((100, 100), bool)))
         378
     """
-    padded = np.pad(_checked_mask(mask), 1)
+    padded = np.pad(checked_mask(mask), 1)
     across = np.count_nonzero(padded[:, 1:] != padded[:, :-1]) + np.count_nonzero(padded[1:] != padded[:-1])
     falling = np.count_nonzero(padded[1:, 1:] != padded[:-1, :-1])
     rising = np.count_nonzero(padded[1:, :-1] != padded[:-1, 1:])
@@ -84,7 +84,7 @@ def perimeter2_area(mask: np.ndarray) -> float:
         >>> round(perimeter2_area(np.ones((100, 100), bool)), 1)
         14.3
     """
-    area = int(np.count_nonzero(_checked_mask(mask)))
+    area = int(np.count_nonzero(checked_mask(mask)))
     return perimeter(mask) ** 2 / area if area else math.nan
 
 
@@ -108,7 +108,7 @@ def total_variation(maps: np.ndarray) -> Float64[np.ndarray, "*lead"]:
         >>> total_variation(np.array([[0.0, 1.0, 0.0]]))
         array(2.)
     """
-    maps = _checked_maps(maps)
+    maps = checked_maps(maps)
     across, down = (np.abs(np.diff(maps, axis=axis)).sum((-2, -1)) for axis in (-1, -2))
     return np.asarray(across + down)
 
@@ -136,7 +136,7 @@ def autocorrelation(maps: np.ndarray) -> Float64[np.ndarray, "*lead"]:
         >>> round(float(autocorrelation(np.array([[0.0, 1.0], [0.0, 1.0]]))), 3)
         -0.333
     """
-    maps = _checked_maps(maps)
+    maps = checked_maps(maps)
     height, width = maps.shape[-2:]
     rest = maps - maps.mean((-2, -1), keepdims=True)
     pairs = [
@@ -152,7 +152,7 @@ def autocorrelation(maps: np.ndarray) -> Float64[np.ndarray, "*lead"]:
     return np.asarray(height * width / max(1, num_pairs) * together / spread)
 
 
-def _checked_mask(mask: np.ndarray) -> Bool[np.ndarray, "h w"]:
+def checked_mask(mask: np.ndarray) -> Bool[np.ndarray, "h w"]:
     mask = np.asarray(mask)
     if mask.ndim != 2:
         raise ShapeError(f"a mask must be (H, W), got {mask.shape=}; measure one image at a time")
@@ -161,7 +161,7 @@ def _checked_mask(mask: np.ndarray) -> Bool[np.ndarray, "h w"]:
     return mask
 
 
-def _checked_maps(maps: np.ndarray) -> Float64[np.ndarray, "*lead h w"]:
+def checked_maps(maps: np.ndarray) -> Float64[np.ndarray, "*lead h w"]:
     maps = np.asarray(maps, np.float64)
     if maps.ndim < 2 or 0 in maps.shape[-2:]:
         raise ShapeError(f"maps must be (..., H, W) with at least one cell, got {maps.shape=}; unflatten the rows")

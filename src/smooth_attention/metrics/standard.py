@@ -26,10 +26,10 @@ COUNTED = ("iou", "dice", "accuracy", "precision", "recall", "f1")
 """The metrics that follow from tp, fp, fn, tn alone, in the order of every table."""
 
 # Softmax and bilinear resizing leave 0..1 by a few roundings, half precision by a few 1e-4; logits by far more.
-_PROBABILITY_SLACK = 1e-3
+PROBABILITY_SLACK = 1e-3
 
 # Largest (pixels, L * L) table that counting in deterministic mode may fill, 128 MiB.
-_MAX_TABLE = 2**24
+MAX_TABLE = 2**24
 
 
 def count_pixels(
@@ -60,7 +60,7 @@ def count_pixels(
         array([[1, 0, 1, 1],
                [1, 1, 0, 1]])
     """
-    return _count(_checked_maps(prediction, truth, num_classes=num_classes, ignore_index=ignore_index), num_classes)
+    return count_maps(checked_maps(prediction, truth, num_classes=num_classes, ignore_index=ignore_index), num_classes)
 
 
 def score_counts(counts: np.ndarray) -> dict[str, Float64[np.ndarray, "*lead"]]:
@@ -91,13 +91,13 @@ def score_counts(counts: np.ndarray) -> dict[str, Float64[np.ndarray, "*lead"]]:
         raise ShapeError(f"counts must end in an axis of tp, fp, fn, tn, got {counts.shape=}; use count_pixels")
     tp, fp, fn, tn = np.moveaxis(counts, -1, 0)
     is_absent = tp + fp + fn == 0
-    dice = _divide(2 * tp, 2 * tp + fp + fn)
+    dice = divide_defined(2 * tp, 2 * tp + fp + fn)
     scores = {
-        "iou": _divide(tp, tp + fp + fn),
+        "iou": divide_defined(tp, tp + fp + fn),
         "dice": dice,
-        "accuracy": _divide(tp + tn, tp + fp + fn + tn),
-        "precision": np.where(is_absent, np.nan, np.nan_to_num(_divide(tp, tp + fp))),
-        "recall": np.where(is_absent, np.nan, np.nan_to_num(_divide(tp, tp + fn))),
+        "accuracy": divide_defined(tp + tn, tp + fp + fn + tn),
+        "precision": np.where(is_absent, np.nan, np.nan_to_num(divide_defined(tp, tp + fp))),
+        "recall": np.where(is_absent, np.nan, np.nan_to_num(divide_defined(tp, tp + fn))),
         "f1": dice.copy(),
     }
     return {name: scores[name] for name in COUNTED}
@@ -142,9 +142,9 @@ class StandardMetrics:
         self.ignore_index = ignore_index
         self._labels = (1,) if class_names is None else tuple(range(self.num_classes))
         self._groups = dict(groups) if groups is not None else {}
-        self._images: dict[str, _Image] = {}
+        self._images: dict[str, ScoredImage] = {}
         self._calibration = np.zeros((NUM_BINS, 3))
-        _check_options(self.num_classes, ignore_index)
+        check_options(self.num_classes, ignore_index)
 
     def update(
         self, stem: str, probability: np.ndarray | Tensor, truth: np.ndarray | Tensor, *, group: str = ""
@@ -165,7 +165,7 @@ class StandardMetrics:
             DataError: NaN or values outside 0..1, an unexpected label, a truth that is not of integers, or a stem that
                 was scored before.
         """
-        probability = self._checked_probability(stem, _to_numpy(probability), tuple(np.shape(truth)))
+        probability = self._checked_probability(stem, to_numpy(probability), tuple(np.shape(truth)))
         if self.class_names is None:
             prediction = probability >= 0.5
             confidence = np.where(prediction, probability, 1 - probability)
@@ -220,7 +220,7 @@ class StandardMetrics:
         counts = np.stack([image.counts for image in self._images.values()])
         boundary = np.stack([image.boundary for image in self._images.values()])
         by_class = score_counts(counts)
-        by_class["boundary_iou"] = _divide(boundary[..., 0], boundary[..., 1])
+        by_class["boundary_iou"] = divide_defined(boundary[..., 0], boundary[..., 1])
         by_class["hd95_px"] = np.stack([image.hd95_px for image in self._images.values()])
         return {
             "pooled": self._summarise_pooled(counts.sum(axis=0), boundary.sum(axis=0)),
@@ -238,37 +238,39 @@ class StandardMetrics:
                 f"{probability.shape}; resize it to the truth's native size and leave out batch and channel axes of one"
             )
         low, high = (probability.min(), probability.max()) if probability.size else (0, 1)
-        if not (low >= -_PROBABILITY_SLACK and high <= 1 + _PROBABILITY_SLACK):  # NaN fails both
+        if not (low >= -PROBABILITY_SLACK and high <= 1 + PROBABILITY_SLACK):  # NaN fails both
             raise DataError(
                 f"image {stem!r}: probabilities must be in 0..1, got values from {low} to {high}; "
                 "apply a sigmoid or softmax to logits first, and look for NaN in the network's output"
             )
         return probability
 
-    def _add(self, stem: str, prediction: np.ndarray | Tensor, truth: np.ndarray | Tensor, group: str) -> _Maps:
+    def _add(self, stem: str, prediction: np.ndarray | Tensor, truth: np.ndarray | Tensor, group: str) -> Maps:
         if stem in self._images:
             raise DataError(f"image {stem!r} was scored before; score each image once, under a stem of its own")
-        maps = _checked_maps(
+        maps = checked_maps(
             prediction, truth, num_classes=self.num_classes, ignore_index=self.ignore_index, source=f"image {stem!r}: "
         )
-        counts = _count(maps, self.num_classes)[list(self._labels)]
-        self._images[stem] = _score_contours(maps, counts, self._labels, group or self._groups.get(stem, ""))
+        counts = count_maps(maps, self.num_classes)[list(self._labels)]
+        self._images[stem] = score_contours(maps, counts, self._labels, group or self._groups.get(stem, ""))
         return maps
 
     def _summarise_pooled(self, counts: np.ndarray, boundary: np.ndarray) -> dict[str, Any]:
         by_class = score_counts(counts)
-        by_class["boundary_iou"] = _divide(boundary[:, 0], boundary[:, 1])
-        summary = {name: _plain(mean_defined(values, axis=0)) for name, values in by_class.items()}
-        summary["ece"] = _plain(calibration_error(self._calibration))
+        by_class["boundary_iou"] = divide_defined(boundary[:, 0], boundary[:, 1])
+        summary = {name: plain_number(mean_defined(values, axis=0)) for name, values in by_class.items()}
+        summary["ece"] = plain_number(calibration_error(self._calibration))
         if self.class_names is not None:
             # Every counted pixel is in each row once, whatever its class.
-            summary["pixel_accuracy"] = _plain(_divide(counts[:, 0].sum(), counts[0].sum()))
+            summary["pixel_accuracy"] = plain_number(divide_defined(counts[:, 0].sum(), counts[0].sum()))
             summary |= self._by_name(by_class)
         return summary
 
     def _summarise_images(self, by_class: dict[str, np.ndarray]) -> dict[str, Any]:
         by_image = {name: mean_defined(values, axis=1) for name, values in by_class.items()}
-        summary: dict[str, Any] = {name: _plain(mean_defined(values, axis=0)) for name, values in by_image.items()}
+        summary: dict[str, Any] = {
+            name: plain_number(mean_defined(values, axis=0)) for name, values in by_image.items()
+        }
         summary["num_images"] = len(self._images)
         summary["num_undefined"] = {name: int(np.isnan(values).sum()) for name, values in by_image.items()}
         return summary | self._by_name({name: mean_defined(values, axis=0) for name, values in by_class.items()})
@@ -292,7 +294,7 @@ class StandardMetrics:
         small = {name: by_class[name] for name in ("iou", "boundary_iou", "hd95_px")}
         return [
             {"stem": stem, "group": image.group}
-            | {name: _plain(values[row]) for name, values in by_image.items()}
+            | {name: plain_number(values[row]) for name, values in by_image.items()}
             | self._by_name({name: values[row] for name, values in small.items()})
             for row, (stem, image) in enumerate(self._images.items())
         ]
@@ -301,7 +303,7 @@ class StandardMetrics:
         """``{"classes": {name: metrics}}`` of metrics over classes; nothing for a binary task."""
         if self.class_names is None:
             return {}
-        metrics = {name: [_plain(value) for value in values] for name, values in by_class.items()}
+        metrics = {name: [plain_number(value) for value in values] for name, values in by_class.items()}
         return {
             "classes": {
                 label: {name: values[position] for name, values in metrics.items()}
@@ -311,7 +313,7 @@ class StandardMetrics:
 
 
 @dataclass(frozen=True, slots=True)
-class _Maps:
+class Maps:
     """Checked label maps of one image, (H, W); labels at ignored pixels mean nothing."""
 
     prediction: np.ndarray
@@ -320,7 +322,7 @@ class _Maps:
 
 
 @dataclass(frozen=True, slots=True)
-class _Image:
+class ScoredImage:
     """What is kept of one image: arrays over the scored classes."""
 
     group: str
@@ -330,7 +332,7 @@ class _Image:
     is_missed: np.ndarray
 
 
-def _score_contours(maps: _Maps, counts: np.ndarray, labels: Sequence[int], group: str) -> _Image:
+def score_contours(maps: Maps, counts: np.ndarray, labels: Sequence[int], group: str) -> ScoredImage:
     boundary = np.zeros((len(labels), 2), dtype=np.int64)
     hd95_px = np.full(len(labels), np.nan)
     has_prediction, has_truth = counts[:, [0, 1]].any(axis=1), counts[:, [0, 2]].any(axis=1)
@@ -339,17 +341,17 @@ def _score_contours(maps: _Maps, counts: np.ndarray, labels: Sequence[int], grou
         prediction, truth = maps.prediction == labels[position], maps.truth == labels[position]
         boundary[position] = boundary_counts(prediction, truth, ignored=maps.ignored)
         hd95_px[position] = hd95(prediction, truth, ignored=maps.ignored)
-    return _Image(group, counts, boundary, hd95_px, has_prediction != has_truth)
+    return ScoredImage(group, counts, boundary, hd95_px, has_prediction != has_truth)
 
 
-def _count(maps: _Maps, num_classes: int) -> np.ndarray:
+def count_maps(maps: Maps, num_classes: int) -> np.ndarray:
     prediction, truth = maps.prediction[~maps.ignored], maps.truth[~maps.ignored]
     if truth.size == 0:
         return np.zeros((num_classes, 4), dtype=np.int64)
     from torchmetrics.functional.classification import multiclass_stat_scores  # takes seconds to import
 
     # In deterministic mode torchmetrics compares every pixel with every pair of classes in one table, at any size.
-    chunk = max(1, _MAX_TABLE // num_classes**2) if are_deterministic_algorithms_enabled() else truth.size
+    chunk = max(1, MAX_TABLE // num_classes**2) if are_deterministic_algorithms_enabled() else truth.size
     counts = np.zeros((num_classes, 4), dtype=np.int64)
     for start in range(0, truth.size, chunk):
         part = slice(start, start + chunk)
@@ -364,7 +366,7 @@ def _count(maps: _Maps, num_classes: int) -> np.ndarray:
     return counts
 
 
-def _check_options(num_classes: int, ignore_index: int | None) -> None:
+def check_options(num_classes: int, ignore_index: int | None) -> None:
     if num_classes < 2:
         raise OptionError(
             f"num_classes must be at least 2, got {num_classes}; a binary task has background and foreground"
@@ -376,17 +378,17 @@ def _check_options(num_classes: int, ignore_index: int | None) -> None:
         )
 
 
-def _checked_maps(
+def checked_maps(
     prediction: np.ndarray | Tensor,
     truth: np.ndarray | Tensor,
     *,
     num_classes: int,
     ignore_index: int | None,
     source: str = "",
-) -> _Maps:
+) -> Maps:
     """Both maps as int64 and the mask of ignored pixels; ``source`` opens the error messages."""
-    _check_options(num_classes, ignore_index)
-    arrays = {"prediction": _to_numpy(prediction), "truth": _to_numpy(truth)}
+    check_options(num_classes, ignore_index)
+    arrays = {"prediction": to_numpy(prediction), "truth": to_numpy(truth)}
     if arrays["prediction"].shape != arrays["truth"].shape or arrays["truth"].ndim != 2:
         raise ShapeError(
             f"{source}prediction and truth must be (H, W) and of one size, got {arrays['prediction'].shape} and "
@@ -408,17 +410,17 @@ def _checked_maps(
                 f"{', '.join(map(str, wrong[:5]))}{', ...' if wrong.size > 5 else ''}; map them to the labels, "
                 "e.g. a 0/255 mask by mask > 127"
             )
-    return _Maps(arrays["prediction"], arrays["truth"], ignored)
+    return Maps(arrays["prediction"], arrays["truth"], ignored)
 
 
-def _to_numpy(values: np.ndarray | Tensor) -> np.ndarray:
+def to_numpy(values: np.ndarray | Tensor) -> np.ndarray:
     if not isinstance(values, Tensor):
         return np.asarray(values)
     values = values.detach().cpu()
     return (values.float() if values.dtype is bfloat16 else values).numpy()  # NumPy has no bfloat16
 
 
-def _divide(numerator: ArrayLike, denominator: ArrayLike) -> np.ndarray:
+def divide_defined(numerator: ArrayLike, denominator: ArrayLike) -> np.ndarray:
     """Quotient, NaN where the denominator is 0."""
     numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
     return np.divide(numerator, denominator, out=np.full(denominator.shape, np.nan), where=denominator > 0)
@@ -426,9 +428,9 @@ def _divide(numerator: ArrayLike, denominator: ArrayLike) -> np.ndarray:
 
 def mean_defined(values: np.ndarray, *, axis: int) -> np.ndarray:
     """Mean over the values that are not NaN; NaN where all are, or where there are none."""
-    return _divide(np.nansum(values, axis=axis), (~np.isnan(values)).sum(axis=axis))
+    return divide_defined(np.nansum(values, axis=axis), (~np.isnan(values)).sum(axis=axis))
 
 
-def _plain(value: np.ndarray | float) -> float | None:
+def plain_number(value: np.ndarray | float) -> float | None:
     number = float(value)
     return None if math.isnan(number) else number

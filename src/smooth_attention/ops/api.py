@@ -117,15 +117,15 @@ def smooth_attention(
     check_scale(scale)
     check_backend_name(backend)
     check_rule(threshold, fraction, temperature)
-    scale = _scale_of(query, scale)
+    scale = scale_of(query, scale)
     if threshold is not None and temperature is not None:
-        return _smooth_softly(query, key, value, sizes, scale, threshold, temperature)
+        return smooth_softly(query, key, value, sizes, scale, threshold, temperature)
     assert not isinstance(threshold, Tensor)
     rule = CheckedRule(sizes, threshold, fraction, scale)
     output, lse = attend(query, key, value, scale=scale, with_lse=not rule.decides_alone())
     if rule.never_smooths():
         return output
-    gate = _find_gate(query, key, rule, backend, lse)
+    gate = gate_of(query, key, rule, backend, lse)
     if is_readable(gate) and not gate.any():
         return output
     # A product with the gate would turn 0 * NaN into NaN beside every NaN.
@@ -174,9 +174,9 @@ def smoothing_gate(
         >>> int(smoothing_gate(query, key, grid=(7, 7), fraction=0.25).sum())
         12
     """
-    rule = _check_rule(query, key, grid, threshold, fraction, scale)
+    rule = checked_rule(query, key, grid, threshold, fraction, scale)
     check_backend_name(backend)
-    return _find_gate(query, key, rule, backend)
+    return gate_of(query, key, rule, backend)
 
 
 def roughness(
@@ -215,8 +215,8 @@ def roughness(
         >>> roughness(query, key, grid=(3,))
         tensor([0.0000, 0.5000, 0.5000])
     """
-    rule = _check_rule(query, key, grid, None, None, scale)
-    return _measure_roughness(query, key, rule.grid, rule.scale).to(query.dtype)
+    rule = checked_rule(query, key, grid, None, None, scale)
+    return roughness_of(query, key, rule.grid, rule.scale).to(query.dtype)
 
 
 def attention_rows(
@@ -260,7 +260,7 @@ def attention_rows(
         >>> attention_rows(query, key, torch.tensor([24]), grid=(7, 7), threshold=0.1).shape
         torch.Size([1, 49])
     """
-    rule = _check_rule(query, key, grid, threshold, fraction, scale)
+    rule = checked_rule(query, key, grid, threshold, fraction, scale)
     check_positions(positions, query.shape[-2])
     positions = positions.to(query.device, torch.long)
     rows_BPS = compute_attention(query[..., positions, :], key, rule.scale)
@@ -275,7 +275,7 @@ def attention_rows(
         )
         total_BPS = total_BPS + neighbours_BPS
         roughness_BP = roughness_BP.maximum((neighbours_BPS - rows_BPS).detach().abs().amax(-1))
-    is_smoothed = _find_gate(query, key, rule)[..., positions] if threshold is None else roughness_BP > threshold
+    is_smoothed = gate_of(query, key, rule)[..., positions] if threshold is None else roughness_BP > threshold
     return torch.where(is_smoothed.unsqueeze(-1), total_BPS / len(offsets), rows_BPS).to(query.dtype)
 
 
@@ -348,15 +348,15 @@ def explain_backend(
         >>> explain_backend(torch.randn(49, 16), torch.randn(49, 16), grid=(7, 7), threshold=0.4)
         "dense (triton: Triton's gate needs CUDA tensors, these are on cpu)"
     """
-    rule = _check_rule(query, key, grid, threshold, fraction, scale)
+    rule = checked_rule(query, key, grid, threshold, fraction, scale)
     check_backend_name(backend)
     if rule.decides_alone():
         return "none: this rule needs no logits"
-    query, key = _fold_maps(query, key)
+    query, key = fold_maps(query, key)
     return str(choose_backend(backend, query, key, **rule._asdict()))
 
 
-def _check_rule(
+def checked_rule(
     query: Tensor,
     key: Tensor,
     grid: Sequence[int],
@@ -368,14 +368,14 @@ def _check_rule(
     sizes = check_tensors(grid, query, key)
     check_rule(threshold, fraction)
     check_scale(scale)
-    return CheckedRule(sizes, threshold, fraction, _scale_of(query, scale))
+    return CheckedRule(sizes, threshold, fraction, scale_of(query, scale))
 
 
-def _scale_of(query: Tensor, scale: float | None) -> float:
+def scale_of(query: Tensor, scale: float | None) -> float:
     return query.shape[-1] ** -0.5 if scale is None else scale
 
 
-def _find_gate(
+def gate_of(
     query: Tensor, key: Tensor, rule: CheckedRule, backend: str = "auto", lse: Tensor | None = None
 ) -> Bool[Tensor, "... n"]:
     """Return the gate, without logits where the rule alone decides; lse spares a backend that can use it a pass."""
@@ -387,7 +387,7 @@ def _find_gate(
     if torch.compiler.is_exporting():
         return dense_gate(query, key, **rule._asdict())
     batch = broadcast_batch(query, key)
-    query, key = _fold_maps(query, key)
+    query, key = fold_maps(query, key)
     if lse is not None:  # a value with more leading dimensions than query and key repeats it
         lse = lse.reshape(query.shape[:-1]) if lse.shape[:-1] == batch else None
     with autocast_off(query.device):
@@ -397,18 +397,18 @@ def _find_gate(
     return gate.reshape(*batch, query.shape[-2])
 
 
-def _measure_roughness(query: Tensor, key: Tensor, grid: tuple[int, ...], scale: float) -> Float[Tensor, "... n"]:
+def roughness_of(query: Tensor, key: Tensor, grid: tuple[int, ...], scale: float) -> Float[Tensor, "... n"]:
     """Return the roughness, differentiable, in float32 at least."""
     if torch.compiler.is_exporting():
         return compute_roughness(compute_attention(query, key, scale), grid)
     batch = broadcast_batch(query, key)
     wide = torch.promote_types(query.dtype, torch.float32)
-    query, key = (x.to(wide) for x in _fold_maps(query, key))
+    query, key = (x.to(wide) for x in fold_maps(query, key))
     with autocast_off(query.device):
         return measure_roughness(query * scale, key, grid).reshape(*batch, query.shape[-2])
 
 
-def _fold_maps(query: Tensor, key: Tensor) -> tuple[Float[Tensor, "b n e"], Float[Tensor, "b s e"]]:
+def fold_maps(query: Tensor, key: Tensor) -> tuple[Float[Tensor, "b n e"], Float[Tensor, "b s e"]]:
     """Return query and key with their leading dimensions broadcast and folded to one, contiguous."""
     batch = broadcast_batch(query, key)
     query, key = (
@@ -417,7 +417,7 @@ def _fold_maps(query: Tensor, key: Tensor) -> tuple[Float[Tensor, "b n e"], Floa
     return query, key
 
 
-def _smooth_softly(
+def smooth_softly(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -427,7 +427,7 @@ def _smooth_softly(
     temperature: float | Tensor,
 ) -> Float[Tensor, "... n v"]:
     """Return the output of a gate that is a sigmoid of the roughness; rows of NaN leave their neighbours alone."""
-    roughness = _measure_roughness(query, key, grid, scale)
+    roughness = roughness_of(query, key, grid, scale)
     check_gate_shape(roughness.shape, threshold=threshold, temperature=temperature)
     output, _ = attend(query, key, value, scale=scale)
     has_rows = ~roughness.isnan()

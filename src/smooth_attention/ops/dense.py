@@ -43,7 +43,7 @@ def compute_roughness(attention: Float[Tensor, "... n s"], grid: tuple[int, ...]
         ahead, behind = rows[cells_with(direction, grid)], rows[cells_with(opposite, grid)]
         distance = (ahead - behind).abs().amax(dim=-1)
         for offset in (direction, opposite):
-            roughness = torch.maximum(roughness, F.pad(distance, _margins(offset)))
+            roughness = torch.maximum(roughness, F.pad(distance, margins(offset)))
     return roughness.flatten(-len(grid))
 
 
@@ -73,6 +73,6 @@ def cells_with(offset: Offset, grid: tuple[int, ...]) -> tuple[slice | EllipsisT
     return (..., *inside, slice(None))
 
 
-def _margins(offset: Offset) -> list[int]:
+def margins(offset: Offset) -> list[int]:
     """What those cells lack to the whole grid, as F.pad wants it: last axis first."""
     return [margin for step in reversed(offset) for margin in (max(0, step), max(0, -step))]

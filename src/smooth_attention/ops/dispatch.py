@@ -56,7 +56,7 @@ def dense_why_later(query: Tensor, key: Tensor, **rule: object) -> str | None:
     return None
 
 
-def _never_later(query: Tensor, key: Tensor, **rule: object) -> None:
+def never_later(query: Tensor, key: Tensor, **rule: object) -> None:
     """Return None: auto takes the backend where it can run."""
 
 
@@ -68,7 +68,7 @@ def triton_why_later(query: Tensor, key: Tensor, **rule: object) -> str | None:
 BACKENDS = (
     Backend("triton", triton_gate, triton_why_not, triton_why_later),
     Backend("dense", dense_gate, dense_why_not, dense_why_later),
-    Backend("tiled", tiled_gate, tiled_why_not, _never_later),
+    Backend("tiled", tiled_gate, tiled_why_not, never_later),
 )
 
 
@@ -129,5 +129,5 @@ traced_gate = torch.library.custom_op(
 
 
 @traced_gate.register_fake
-def _fake_gate(query: Tensor, key: Tensor, lse: Tensor | None, *rule: object) -> Tensor:
+def fake_gate(query: Tensor, key: Tensor, lse: Tensor | None, *rule: object) -> Tensor:
     return query.new_empty(query.shape[:-1], dtype=torch.bool)

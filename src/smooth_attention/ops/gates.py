@@ -23,7 +23,7 @@ def decide_gate(
     if fraction is not None:
         has_row = ~roughness.isnan()
         rough = torch.where(has_row, roughness, -1.0)
-        return _is_among_first(rough, fraction) & has_row
+        return is_among_first(rough, fraction) & has_row
     if threshold is not None:
         return roughness > threshold
     return torch.zeros_like(roughness, dtype=torch.bool)
@@ -32,7 +32,7 @@ def decide_gate(
 def never_smooths(num_positions: int, *, threshold: float | None, fraction: float | None) -> bool:
     """Return whether no position can be smoothed: roughness of distributions is at most 1, and a share may be none."""
     if fraction is not None:
-        return _count_share(fraction, num_positions) == 0
+        return count_share(fraction, num_positions) == 0
     return threshold is None or threshold >= 1
 
 
@@ -69,16 +69,16 @@ def find_nan_rows(query: Float[Tensor, "... n e"], key: Float[Tensor, "... s e"]
     return ~query.isfinite().all(-1) | key.isnan().any(-1).any(-1, keepdim=True)
 
 
-def _is_among_first(x: Float[Tensor, "... n"], share: float) -> Bool[Tensor, "... n"]:
+def is_among_first(x: Float[Tensor, "... n"], share: float) -> Bool[Tensor, "... n"]:
     """Return which entries belong to the share of largest ones; of equal ones the lower position counts first."""
     if torch.compiler.is_exporting():  # ONNX knows no stable sort and rounds no sizes: count who comes before
         position = torch.arange(x.shape[-1], device=x.device)
         is_tied_before = (x.unsqueeze(-2) == x.unsqueeze(-1)) & (position < position.unsqueeze(-1))
         num_before = ((x.unsqueeze(-2) > x.unsqueeze(-1)) | is_tied_before).sum(-1)
         return num_before < (share * torch.ones_like(position, dtype=torch.float64).sum()).round()
-    chosen = x.sort(dim=-1, descending=True, stable=True).indices[..., : _count_share(share, x.shape[-1])]
+    chosen = x.sort(dim=-1, descending=True, stable=True).indices[..., : count_share(share, x.shape[-1])]
     return torch.zeros_like(x, dtype=torch.bool).scatter(-1, chosen, True)
 
 
-def _count_share(fraction: float, num_positions: int) -> int:
+def count_share(fraction: float, num_positions: int) -> int:
     return round(fraction * num_positions)

@@ -89,21 +89,21 @@ def log_sum_exp_backward(grad: Tensor, query: Tensor, key: Tensor, lse: Tensor) 
 
 
 @log_sum_exp.register_fake
-def _fake_log_sum_exp(query: Tensor, key: Tensor) -> Tensor:
+def fake_log_sum_exp(query: Tensor, key: Tensor) -> Tensor:
     return query.new_empty(query.shape[:-1])
 
 
 @log_sum_exp_backward.register_fake
-def _fake_log_sum_exp_backward(grad: Tensor, query: Tensor, key: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
+def fake_log_sum_exp_backward(grad: Tensor, query: Tensor, key: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(query), torch.empty_like(key)
 
 
-def _keep_for_backward(ctx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # type: ignore[no-untyped-def]
+def keep_for_backward(ctx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # type: ignore[no-untyped-def]
     ctx.save_for_backward(*inputs, output)
 
 
-def _backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
+def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
     return log_sum_exp_backward(grad.contiguous(), *ctx.saved_tensors)
 
 
-log_sum_exp.register_autograd(_backward, setup_context=_keep_for_backward)
+log_sum_exp.register_autograd(backward, setup_context=keep_for_backward)

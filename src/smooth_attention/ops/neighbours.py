@@ -20,16 +20,16 @@ def average_neighbours(x: Float[Tensor, "... n e"], grid: tuple[int, ...]) -> Fl
     wide = torch.promote_types(x.dtype, torch.float32)
     cells = x.to(wide).unflatten(-2, grid)
     needs_graph = cells.requires_grad and torch.is_grad_enabled()
-    mean = _NeighbourMean.apply(cells, len(grid)) if needs_graph else _average(cells, len(grid))
+    mean = NeighbourMean.apply(cells, len(grid)) if needs_graph else average(cells, len(grid))
     return mean.flatten(-1 - len(grid), -2).to(x.dtype)
 
 
-class _NeighbourMean(torch.autograd.Function):
+class NeighbourMean(torch.autograd.Function):
     """The mean over neighbours of (..., *grid, E): a symmetric map of the cells, so it is its own backward pass."""
 
     @staticmethod
     def forward(cells, num_axes):  # type: ignore[no-untyped-def]
-        return _average(cells, num_axes)
+        return average(cells, num_axes)
 
     @staticmethod
     def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
@@ -37,16 +37,16 @@ class _NeighbourMean(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        return _NeighbourMean.apply(grad, ctx.num_axes), None
+        return NeighbourMean.apply(grad, ctx.num_axes), None
 
 
-def _average(cells: Tensor, num_axes: int) -> Tensor:
+def average(cells: Tensor, num_axes: int) -> Tensor:
     # One axis at a time: two shifts per axis instead of 3**d - 1, and the centre is never added, so it needs no
     # subtracting (which would round, and let a NaN of the centre through).
     window = cells  # so far: sum over the cell and its neighbours
     around = None  # so far: sum over the neighbours alone
     for axis in range(-1 - num_axes, -1):
-        both_sides = _add_both_sides(window, axis)
+        both_sides = add_both_sides(window, axis)
         if axis < -2:
             window = window + both_sides
         around = both_sides if around is None else around.add_(both_sides)
@@ -54,7 +54,7 @@ def _average(cells: Tensor, num_axes: int) -> Tensor:
     return around.div_(3**num_axes - 1)
 
 
-def _add_both_sides(cells: Tensor, axis: int) -> Tensor:
+def add_both_sides(cells: Tensor, axis: int) -> Tensor:
     """At each cell, the sum of the one before it and the one after it along the axis; beyond the border, itself."""
     last = cells.shape[axis] - 1
     total = torch.cat([cells.narrow(axis, 0, 1), cells.narrow(axis, 0, last)], dim=axis)

@@ -28,11 +28,11 @@ def measure_roughness(query: Tensor, key: Tensor, grid: tuple[int, ...]) -> Tens
 
     The gradient is that of one largest difference, |A_nk - A_ik|, through both entries and their rows' normalisers.
     """
-    lse_BN = _void_where_infinite(log_sum_exp(query, key))
+    lse_BN = void_where_infinite(log_sum_exp(query, key))
     _, neighbour_BN, key_BN = find_steepest(query.detach(), key.detach(), lse_BN.detach(), list(grid))
-    k_BNE = _take(key, key_BN)
+    k_BNE = take_keys(key, key_BN)
     here = ((query * k_BNE).sum(-1) - lse_BN).exp()
-    there = ((_take(query, neighbour_BN) * k_BNE).sum(-1) - lse_BN.gather(-1, neighbour_BN)).exp()
+    there = ((take_keys(query, neighbour_BN) * k_BNE).sum(-1) - lse_BN.gather(-1, neighbour_BN)).exp()
     return (here - there).abs()
 
 
@@ -51,11 +51,11 @@ def find_steepest(query: Tensor, key: Tensor, lse: Tensor, grid: list[int]) -> t
     offsets = [offset for half in half_directions(len(grid)) for offset in (half, tuple(-s for s in half))]
     around_NO = torch.stack([positions, *(shift_positions(positions, offset, tuple(grid)) for offset in offsets)], -1)
     neighbour = around_NO.expand(query.shape[0], -1, -1).gather(-1, step.unsqueeze(-1)).squeeze(-1)
-    return roughness, neighbour, _locate_keys(query, key, lse, neighbour, tile)
+    return roughness, neighbour, locate_keys(query, key, lse, neighbour, tile)
 
 
 @find_steepest.register_fake
-def _fake_find_steepest(query: Tensor, key: Tensor, lse: Tensor, grid: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+def fake_find_steepest(query: Tensor, key: Tensor, lse: Tensor, grid: list[int]) -> tuple[Tensor, Tensor, Tensor]:
     index = torch.empty_like(lse, dtype=torch.long)
     return torch.empty_like(lse), index, index.clone()
 
@@ -66,11 +66,11 @@ def scan_strips(query: Tensor, key: Tensor, lse: Tensor, grid: tuple[int, ...]) 
     Neighbours count from 1 in the order of the half directions, forward then backward; 0 stands for none. A position
     beside a NaN row has roughness NaN.
     """
-    lse = _void_where_infinite(lse)
+    lse = void_where_infinite(lse)
     roughness = torch.zeros_like(lse)
     step, tile = (torch.zeros_like(lse, dtype=torch.long) for _ in range(2))
     views = [x.unflatten(-1, grid) for x in (roughness, step, tile)]
-    for maps, slices, keys in _strips(query.shape[0], grid, key.shape[-2]):
+    for maps, slices, keys in cut_strips(query.shape[0], grid, key.shape[-2]):
         cells = query[maps].unflatten(1, grid)[:, slices]
         logits = cells.flatten(1, -2) @ key[maps, keys].mT
         attention = logits.sub_(lse[maps].unflatten(1, grid)[:, slices].flatten(1).unsqueeze(-1)).exp_()
@@ -90,7 +90,7 @@ def scan_strips(query: Tensor, key: Tensor, lse: Tensor, grid: tuple[int, ...]) 
     return roughness + 0 * lse, step, tile  # a NaN row of a grid of one cell has no neighbour to tell
 
 
-def _strips(num_maps: int, grid: tuple[int, ...], num_keys: int) -> Iterator[tuple[slice, slice, slice]]:
+def cut_strips(num_maps: int, grid: tuple[int, ...], num_keys: int) -> Iterator[tuple[slice, slice, slice]]:
     """Yield (maps, slices of the first grid axis, keys), each about one tile of entries."""
     num_rows = max(1, TILE_ENTRIES // min(KEY_TILE, num_keys))
     slice_rows = prod(grid[1:])
@@ -106,7 +106,7 @@ def _strips(num_maps: int, grid: tuple[int, ...], num_keys: int) -> Iterator[tup
                 )
 
 
-def _locate_keys(query: Tensor, key: Tensor, lse: Tensor, neighbour: Tensor, tile: Tensor) -> Tensor:
+def locate_keys(query: Tensor, key: Tensor, lse: Tensor, neighbour: Tensor, tile: Tensor) -> Tensor:
     """Return the key of the largest difference between each row and its neighbour's, knowing in which tile it is."""
     found = torch.zeros_like(tile)
     for index in range(query.shape[0]):
@@ -120,11 +120,11 @@ def _locate_keys(query: Tensor, key: Tensor, lse: Tensor, neighbour: Tensor, til
     return found
 
 
-def _void_where_infinite(lse: Tensor) -> Tensor:
+def void_where_infinite(lse: Tensor) -> Tensor:
     """Return the log-sum-exp with NaN where it overflows: the softmax of such a row is NaN."""
     return lse.masked_fill(lse.isinf(), torch.nan)
 
 
-def _take(rows: Tensor, index: Tensor) -> Tensor:
+def take_keys(rows: Tensor, index: Tensor) -> Tensor:
     """Return rows (B, R, E) at index (B, N): (B, N, E)."""
     return rows.gather(-2, index.unsqueeze(-1).expand(-1, -1, rows.shape[-1]))

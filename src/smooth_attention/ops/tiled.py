@@ -50,7 +50,7 @@ def tiled_gate(
     reach_BN = query.norm(dim=-1)
     longest_B1 = key.norm(dim=-1).amax(-1, keepdim=True)
     is_bounded = bool((reach_BN * longest_B1).isfinite().all())
-    if is_bounded and threshold is not None and _is_diffuse(reach_BN, key, threshold):
+    if is_bounded and threshold is not None and is_diffuse(reach_BN, key, threshold):
         return torch.zeros_like(reach_BN, dtype=torch.bool)
     if lse is None or not is_bounded:  # the fused kernel's is wrong in rows that overflow or hold NaN
         lse = log_sum_exp(query, key)
@@ -62,10 +62,10 @@ def tiled_gate(
     is_open_BN = reach_BN * longest_B1 > floor_BN
     gate = torch.zeros_like(is_open_BN)
     if is_open_BN.any():
-        around_NK = _neighbours_of_all(grid, query.device)
+        around_NK = neighbours_of_all(grid, query.device)
         for index in is_open_BN.any(-1).nonzero().squeeze(-1).tolist():
             rows = Rows(query[index], key[index], lse[index], reach_BN[index], longest_B1[index], threshold)
-            gate[index] = _find_rough(rows, is_open_BN[index], around_NK)
+            gate[index] = find_rough(rows, is_open_BN[index], around_NK)
     return gate
 
 
@@ -76,7 +76,7 @@ def tiled_why_not(query: Tensor, key: Tensor, **rule: object) -> str | None:
     return None
 
 
-def _is_diffuse(reach_BN: Tensor, key: Tensor, threshold: float) -> bool:
+def is_diffuse(reach_BN: Tensor, key: Tensor, threshold: float) -> bool:
     """Return whether no entry can exceed the threshold, told without any logit.
 
     A softmax is the same for keys shifted by their mean, and the log-sum-exp of S logits of mean 0 is at least log S.
@@ -96,10 +96,10 @@ class Rows(NamedTuple):
     threshold: float
 
 
-def _find_rough(rows: Rows, is_open: Tensor, around_NK: Tensor) -> Tensor:
+def find_rough(rows: Rows, is_open: Tensor, around_NK: Tensor) -> Tensor:
     """Return which positions (N,) are rough, given which may hold an entry above the threshold at all."""
     rough = torch.zeros_like(is_open)
-    share, dtype = _screen_by(rows)
+    share, dtype = screen_by(rows)
     screened_query, screened_key = rows.query.to(dtype), rows.key.to(dtype)
     floor = rows.lse + math.log(rows.threshold) - share * rows.reach * rows.longest
     everywhere = torch.arange(is_open.shape[0], device=is_open.device)
@@ -115,14 +115,14 @@ def _find_rough(rows: Rows, is_open: Tensor, around_NK: Tensor) -> Tensor:
         for some in chosen.split(TILE_ENTRIES // SCREEN_TILE):
             queries = screened_query[some[0] : some[-1] + 1] if chosen is everywhere else screened_query[some]
             logits_PT = queries @ screened_key[start : start + SCREEN_TILE].mT
-            hit = _may_exceed(logits_PT, floor[some]).nonzero().squeeze(-1)
+            hit = may_exceed(logits_PT, floor[some]).nonzero().squeeze(-1)
             if hit.numel():
                 entry, column = (logits_PT[hit] > floor[some[hit], None]).nonzero().unbind(-1)
                 found.append((some[hit[entry]], column + start))
         if not found:
             continue
         position, key = (torch.cat(part) for part in zip(*found, strict=True))
-        _mark_rough(rough, rows, position, key, around_NK)
+        mark_rough(rough, rows, position, key, around_NK)
         now_rough = int(rough.sum())
         if now_rough > num_rough:  # a position is settled once it and all around it are rough
             num_rough = now_rough
@@ -130,7 +130,7 @@ def _find_rough(rows: Rows, is_open: Tensor, around_NK: Tensor) -> Tensor:
     return rough
 
 
-def _may_exceed(logits_PT: Tensor, floor_P: Tensor) -> Tensor:
+def may_exceed(logits_PT: Tensor, floor_P: Tensor) -> Tensor:
     """Return which rows may hold a logit above their floor; for certain, unless all logits of a row are negative.
 
     Numbers in bfloat16 that are not negative are ordered as their bits are, and torch compares integers faster.
@@ -141,7 +141,7 @@ def _may_exceed(logits_PT: Tensor, floor_P: Tensor) -> Tensor:
     return torch.where(top_P >= 0, top_P.view(torch.bfloat16) > floor_P, floor_P < 0)
 
 
-def _mark_rough(rough: Tensor, rows: Rows, position: Tensor, key: Tensor, around_NK: Tensor) -> None:
+def mark_rough(rough: Tensor, rows: Rows, position: Tensor, key: Tensor, around_NK: Tensor) -> None:
     """Mark the ends of every pair of neighbours that differs by more than the threshold at one of the entries (P,)."""
     step = max(1, TILE_ENTRIES * 4 // (around_NK.shape[-1] * rows.key.shape[-1]))
     for i, k in zip(position.split(step), key.split(step), strict=True):
@@ -149,21 +149,21 @@ def _mark_rough(rough: Tensor, rows: Rows, position: Tensor, key: Tensor, around
         is_undecided = ~(rough[i, None] & rough[neighbours_PK]) & (neighbours_PK != i[:, None])
         entry, which = is_undecided.nonzero().unbind(-1)
         n = neighbours_PK[entry, which]
-        here = _attention_at(rows, i, k)[entry]
-        is_far = (here - _attention_at(rows, n, k[entry])).abs() > rows.threshold
+        here = attention_at(rows, i, k)[entry]
+        is_far = (here - attention_at(rows, n, k[entry])).abs() > rows.threshold
         rough[i[entry[is_far]]] = True
         rough[n[is_far]] = True
 
 
-def _attention_at(rows: Rows, position: Tensor, key: Tensor) -> Tensor:
+def attention_at(rows: Rows, position: Tensor, key: Tensor) -> Tensor:
     """Return single entries of attention; products and sums, which no setting of matrix products makes coarser."""
     return ((rows.query[position] * rows.key[key]).sum(-1) - rows.lse[position]).exp()
 
 
-def _screen_by(rows: Rows) -> tuple[float, torch.dtype]:
+def screen_by(rows: Rows) -> tuple[float, torch.dtype]:
     """Return how far screened logits may be off, as a share of |q| |k|, and the dtype to screen in."""
     is_coarse_enough = (COARSE_SHARE * rows.reach.amax() * rows.longest).item() <= COARSE_MARGIN
-    if rows.query.device.type == "cpu" and _multiplies_bfloat16() and is_coarse_enough:
+    if rows.query.device.type == "cpu" and multiplies_bfloat16() and is_coarse_enough:
         return COARSE_SHARE, torch.bfloat16
     if rows.query.device.type == "cuda" and rows.query.dtype == torch.float32:
         return 2.0**-9, torch.float32  # in case TF32 is on
@@ -171,13 +171,13 @@ def _screen_by(rows: Rows) -> tuple[float, torch.dtype]:
 
 
 @functools.cache
-def _multiplies_bfloat16() -> bool:
+def multiplies_bfloat16() -> bool:
     """Whether the CPU multiplies bfloat16 faster than float32."""
     able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch can't tell
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
-def _neighbours_of_all(grid: tuple[int, ...], device: torch.device) -> Tensor:
+def neighbours_of_all(grid: tuple[int, ...], device: torch.device) -> Tensor:
     """Return the flat neighbours (N, K) of every position; beyond the border, the cell clamped back."""
     positions = torch.arange(math.prod(grid), device=device)
     return torch.stack([shift_positions(positions, offset, grid) for offset in neighbour_offsets(len(grid))], dim=-1)

@@ -21,12 +21,12 @@ from torch import Tensor
 
 from smooth_attention.ops.gates import find_nan_rows
 
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_LOWEST = 1 / 64
-_WIDEST = 256
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+LOWEST = 1 / 64
+WIDEST = 256
 
 
-class _Tiles(NamedTuple):
+class Tiles(NamedTuple):
     """How many positions, keys and columns a program multiplies at a time, and on how many warps."""
 
     positions: int
@@ -69,11 +69,11 @@ def triton_gate(
     assert fraction is None
     scale = query.shape[-1] ** -0.5 if scale is None else float(scale)  # Triton compiles whole numbers apart
     sizes = (1,) * (3 - len(grid)) + tuple(grid)
-    is_needed = _dilate(~_rule_out(query, key, threshold, scale), sizes)
+    is_needed = dilate(~rule_out(query, key, threshold, scale), sizes)
     with torch.cuda.device_of(query):  # Triton launches on the current device
-        is_rough, log_total = _compare(query, key, is_needed, sizes, threshold, scale)
+        is_rough, log_total = compare_tiles(query, key, is_needed, sizes, threshold, scale)
     is_bad = find_nan_rows(query, key) | ~log_total.isfinite()
-    return is_rough & ~_dilate(is_bad, sizes)
+    return is_rough & ~dilate(is_bad, sizes)
 
 
 def triton_why_not(
@@ -87,27 +87,27 @@ def triton_why_not(
     lse: Tensor | None = None,
 ) -> str | None:
     """Return why Triton's gate can't take this call, in one clause; None: it can."""
-    if (reason := _why_not_device(query.device)) is not None:  # first: to look for Triton takes long
+    if (reason := why_not_device(query.device)) is not None:  # first: to look for Triton takes long
         return reason
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
-    if query.dtype not in _DTYPES:
+    if query.dtype not in DTYPES:
         return f"Triton's gate computes in float32, from float32, bfloat16 or float16 and not from {query.dtype}"
     if fraction is not None:
         return "a fraction needs every roughness"
     if threshold is None or not threshold < 1:
         return f"a gate of {threshold=} is closed, which takes no kernel"
-    if threshold < _LOWEST:
+    if threshold < LOWEST:
         return "below 1/64 a row may have more than 64 keys above the threshold"
-    if query.shape[-1] > _WIDEST:
-        return f"Triton's gate takes a width of at most {_WIDEST}, got {query.shape[-1]}: wider rows overflow registers"
+    if query.shape[-1] > WIDEST:
+        return f"Triton's gate takes a width of at most {WIDEST}, got {query.shape[-1]}: wider rows overflow registers"
     if query.numel() == 0 or key.numel() == 0:
         return "there is nothing to launch for empty tensors"
     return None
 
 
-def _why_not_device(device: torch.device) -> str | None:
-    if _is_interpreted():
+def why_not_device(device: torch.device) -> str | None:
+    if is_interpreted():
         return None
     if device.type != "cuda":
         return f"Triton's gate needs CUDA tensors, these are on {device.type}"
@@ -116,11 +116,11 @@ def _why_not_device(device: torch.device) -> str | None:
     return None
 
 
-def _is_interpreted() -> bool:
+def is_interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def _rule_out(query: Tensor, key: Tensor, threshold: float, scale: float) -> Tensor:
+def rule_out(query: Tensor, key: Tensor, threshold: float, scale: float) -> Tensor:
     r"""Return the rows (L, N) that certainly have no entry above the threshold, told from norms.
 
     Softmax ignores a constant per row, so the mean key c may be subtracted. The logits then have mean 0, their
@@ -138,14 +138,14 @@ def _rule_out(query: Tensor, key: Tensor, threshold: float, scale: float) -> Ten
     return largest * (1 + 1e-4) <= math.log(key.shape[-2]) + math.log(threshold)
 
 
-def _compare(
+def compare_tiles(
     query: Tensor, key: Tensor, is_needed: Tensor, sizes: tuple[int, ...], threshold: float, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Launch the kernels; return the rough positions (L, N), and the needed rows' ``log_total``, NaN where they are."""
-    from smooth_attention.ops import _triton_kernels as kernels  # here: Triton may be missing
+    from smooth_attention.ops import triton_kernels as kernels  # here: Triton may be missing
 
     query, key = query.contiguous(), key.contiguous()
-    if _is_interpreted() and query.dtype == torch.bfloat16:  # the interpreter would multiply the bits
+    if is_interpreted() and query.dtype == torch.bfloat16:  # the interpreter would multiply the bits
         query, key = query.float(), key.float()
     num_maps, num_positions, width = query.shape
     peak = torch.empty_like(is_needed, dtype=torch.float32)
@@ -153,7 +153,7 @@ def _compare(
     peak_key = torch.empty_like(peak, dtype=torch.int32)
     is_rough = torch.zeros_like(is_needed)
     marks = is_rough.view(torch.uint8)
-    tiles = _choose_tiles(query.dtype, width)
+    tiles = choose_tiles(query.dtype, width)
     counts = (num_positions, key.shape[-2])
     # Said aloud, since Triton warns where it is left to a default that changes: fused is the more accurate.
     launch = {"WIDTH": width, "num_warps": tiles.warps, "enable_fp_fusion": True}
@@ -163,9 +163,9 @@ def _compare(
     kernels.find_peaks[programs](
         query, key, is_needed.view(torch.uint8), *rows, *counts, scale, **launch, **blocks, num_stages=tiles.stages
     )
-    launch["NUM_NEIGHBOURS"] = 3 ** _count_axes(sizes) - 1
+    launch["NUM_NEIGHBOURS"] = 3 ** count_axes(sizes) - 1
     options = (*rows, marks, *counts, *sizes, scale, threshold)
-    padded = _round_up(width)
+    padded = round_up(width)
     few = min(64, 4096 // padded)  # whole rows of key and query lie in registers
     kernels.check_peaks[(num_maps * -(-num_positions // few),)](
         query, key, *options, **launch, BLOCK_N=few, PADDED_WIDTH=padded
@@ -176,28 +176,28 @@ def _compare(
     return is_rough, log_total
 
 
-def _choose_tiles(dtype: torch.dtype, width: int) -> _Tiles:
+def choose_tiles(dtype: torch.dtype, width: int) -> Tiles:
     """Return tiles that fit the shared memory of any GPU since 2020 (100 KB) and, by their count, its registers."""
-    padded = _round_up(width)
+    padded = round_up(width)
     if dtype == torch.float32:
         # Without tensor cores: columns in portions, since registers hold a portion of query and key each.
-        return _Tiles(64, 64, min(padded, 32), 4, 3)
+        return Tiles(64, 64, min(padded, 32), 4, 3)
     if padded <= 128:
-        return _Tiles(64, 64, padded, 4, 2)
-    return _Tiles(64, 32, padded, 4, 2)
+        return Tiles(64, 64, padded, 4, 2)
+    return Tiles(64, 32, padded, 4, 2)
 
 
-def _round_up(width: int) -> int:
+def round_up(width: int) -> int:
     """Return the power of two that holds the width, at least 16: tensor cores take no fewer columns."""
     return max(16, 1 << (width - 1).bit_length())
 
 
-def _count_axes(sizes: tuple[int, ...]) -> int:
+def count_axes(sizes: tuple[int, ...]) -> int:
     """Return how many axes are left without leading ones of size 1, which have no neighbours inside; at least one."""
     return max((3 - axis for axis, size in enumerate(sizes) if size > 1), default=1)
 
 
-def _dilate(mask: Tensor, sizes: tuple[int, ...]) -> Tensor:
+def dilate(mask: Tensor, sizes: tuple[int, ...]) -> Tensor:
     """Return the positions (L, N) that are in the mask or have a neighbour in the grid that is."""
     cells = mask.to(torch.float32).view(-1, 1, *sizes)
     return F.max_pool3d(cells, kernel_size=3, stride=1, padding=1).view(mask.shape) > 0

@@ -18,7 +18,7 @@ FALSE_POSITIVE = (190, 0, 90)
 FALSE_NEGATIVE = (255, 225, 30)
 
 # Okabe and Ito's colours for figures; further ones are chosen to be far from these.
-_FIRST = (
+FIRST = (
     (0, 114, 178),
     (230, 159, 0),
     (0, 158, 115),
@@ -28,10 +28,10 @@ _FIRST = (
     (240, 228, 66),
 )
 # Machado, Oliveira, Fernandes 2009, severity 1: linear RGB as seen without long- or middle-wave cones.
-_PROTANOPIA = np.array(
+PROTANOPIA = np.array(
     [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
 )
-_DEUTERANOPIA = np.array(
+DEUTERANOPIA = np.array(
     [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
 )
 
@@ -60,7 +60,7 @@ def palette(num_classes: int) -> NDArray[np.uint8]:
     if not 1 <= num_classes <= IGNORED:
         raise OptionError(f"a palette holds 1 to {IGNORED} classes, got {num_classes}")
     table = np.zeros((256, 3), np.uint8)
-    table[:num_classes] = _class_colours()[:num_classes]
+    table[:num_classes] = class_colours()[:num_classes]
     table[IGNORED] = IGNORED_COLOUR
     return table
 
@@ -69,7 +69,7 @@ def lab_as_seen(colours: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return CIELAB coordinates of RGB colours (n, 3) as (3, n, 3): to normal, red-blind and green-blind eyes."""
     srgb = colours / 255.0
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    seen = np.stack([linear, *(np.clip(linear @ eye.T, 0, 1) for eye in (_PROTANOPIA, _DEUTERANOPIA))])
+    seen = np.stack([linear, *(np.clip(linear @ eye.T, 0, 1) for eye in (PROTANOPIA, DEUTERANOPIA))])
     to_xyz = np.array(
         [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
     )
@@ -79,7 +79,7 @@ def lab_as_seen(colours: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 @cache
-def _class_colours() -> NDArray[np.uint8]:
+def class_colours() -> NDArray[np.uint8]:
     """Return 255 class colours (255, 3), chosen greedily."""
     steps = np.linspace(20, 255, 9).round().astype(np.uint8)
     candidates = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -88,7 +88,7 @@ def _class_colours() -> NDArray[np.uint8]:
     def nearest(colour: tuple[int, ...]) -> NDArray[np.float64]:
         return np.linalg.norm(seen - lab_as_seen(np.array([colour], np.uint8)), axis=-1).min(axis=0)
 
-    chosen: list[tuple[int, ...]] = list(_FIRST)
+    chosen: list[tuple[int, ...]] = list(FIRST)
     # Black and light grey are taken: labels that are no class, and ignored pixels.
     distance = np.min([nearest(c) for c in (*chosen, (0, 0, 0), IGNORED_COLOUR)], axis=0)
     while len(chosen) < IGNORED:

@@ -15,7 +15,7 @@ from smooth_attention.viz.study_charts import FAINT, INK, SHADE, ArmStyle, blank
 OVER_TRAININGS, TRAINED_ONLY = "95 %, over trainings and images", "95 %, these trained networks only"
 X_TITLE = "difference in points of IoU"
 ROW_PX = 46
-_BELOW = 0.24  # where the second interval of a row lies
+BELOW = 0.24  # where the second interval of a row lies
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def forest_chart(rows: Sequence[ForestRow], margin: float) -> go.Figure:
     figure.add_vline(x=0, line={"color": INK, "width": 1.2})
     for is_trained, name in enumerate(shown):
         ends = [
-            (row.trained_low, row.trained_high, height + _BELOW) if is_trained else (row.low, row.high, height)
+            (row.trained_low, row.trained_high, height + BELOW) if is_trained else (row.low, row.high, height)
             for row, height in zip(rows, heights, strict=True)
         ]
         bounded = [end for end in ends if end[0] is not None]
@@ -170,7 +170,7 @@ def forest_figure(rows: Sequence[ForestRow], margin: float) -> Figure:
             axes.plot([row.low, row.high], [height, height], color=INK, linewidth=2.6, solid_capstyle="butt", zorder=2)
         if row.trained_low is not None and row.trained_high is not None:
             ends = [row.trained_low, row.trained_high]
-            axes.plot(ends, [height + _BELOW] * 2, color=FAINT, linewidth=0.9, zorder=2)
+            axes.plot(ends, [height + BELOW] * 2, color=FAINT, linewidth=0.9, zorder=2)
         axes.plot(row.mean, height, row.style.marker, color=row.style.hex, markersize=6.5, zorder=3)
     axes.plot([], [], color=INK, linewidth=2.6, label=OVER_TRAININGS)
     axes.plot([], [], color=FAINT, linewidth=0.9, label=TRAINED_ONLY)

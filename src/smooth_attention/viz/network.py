@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 Point = tuple[float, float]
 
 LANE = 0.05  # inches from line to line beside a block
-_TABLE = palette(7).tolist()
-COLOURS = {"encoder": _TABLE[0], "decoder": _TABLE[1], "head": _TABLE[2], "filter": _TABLE[4], "block": _TABLE[5]}
+TABLE = palette(7).tolist()
+COLOURS = {"encoder": TABLE[0], "decoder": TABLE[1], "head": TABLE[2], "filter": TABLE[4], "block": TABLE[5]}
 OTHER = (150, 150, 150)
 CURVE = [Path.MOVETO, *[Path.CURVE4] * 3]
 

@@ -25,9 +25,9 @@ from smooth_attention.viz.colours import (
 Picture = NDArray[np.uint8]  # (H, W, 3)
 Labels = NDArray[np.integer] | NDArray[np.bool_]  # (H, W)
 
-_STRIPE_COLOUR = (120, 120, 120)
-_CELL_INCHES = 2.1
-_ERRORS = {
+STRIPE_COLOUR = (120, 120, 120)
+CELL_INCHES = 2.1
+ERRORS = {
     "found (true positive)": TRUE_POSITIVE,
     "false alarm (false positive)": FALSE_POSITIVE,
     "missed (false negative)": FALSE_NEGATIVE,
@@ -85,12 +85,12 @@ def mask_overlay(image: Picture, mask: Labels, *, alpha: float = 0.5, num_classe
         >>> mask_overlay(image, mask).any(axis=-1).astype(int).tolist()
         [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
     """
-    labels = _checked(image, mask, "mask", num_classes)
+    labels = check_labels(image, mask, "mask", num_classes)
     table = palette(num_classes)
     if num_classes == 1:
         table[1] = TRUE_POSITIVE
     covered = labels != IGNORED if num_classes > 1 else labels == 1
-    return _striped(_laid_over(image, table[labels], labels, covered, alpha), labels == IGNORED)
+    return striped(laid_over(image, table[labels], labels, covered, alpha), labels == IGNORED)
 
 
 def error_overlay(
@@ -115,7 +115,8 @@ def error_overlay(
         ShapeError, DataError, OptionError: as :func:`mask_overlay`.
     """
     true, predicted = (
-        _checked(image, labels, name, num_classes) for labels, name in ((truth, "truth"), (prediction, "prediction"))
+        check_labels(image, labels, name, num_classes)
+        for labels, name in ((truth, "truth"), (prediction, "prediction"))
     )
     ignored = (true == IGNORED) | (predicted == IGNORED)
     if num_classes == 1:
@@ -125,7 +126,7 @@ def error_overlay(
     else:
         table, covered = palette(num_classes), ~ignored & (true != predicted)
         verdict = np.where(covered, predicted, IGNORED)
-    return _striped(_laid_over(image, table[verdict], verdict, covered, alpha), ignored)
+    return striped(laid_over(image, table[verdict], verdict, covered, alpha), ignored)
 
 
 def prediction_grid(
@@ -155,9 +156,9 @@ def prediction_grid(
         raise OptionError(f"a sheet needs rows and columns, got {len(rows)} rows and {len(columns)} columns")
     with_truth = any(row.truth is not None for row in rows)
     num_columns = len(columns) + 1 + with_truth
-    figure, cells = _sheet(num_columns, [row.image for row in rows for _ in range(num_columns)], title)
+    figure, cells = make_sheet(num_columns, [row.image for row in rows for _ in range(num_columns)], title)
     for row, line in zip(rows, cells, strict=True):
-        pictures = _pictures(row, columns, 1 if classes is None else len(classes))
+        pictures = row_pictures(row, columns, 1 if classes is None else len(classes))
         if not with_truth:
             del pictures[1]
         for picture, cell in zip(pictures, line, strict=True):
@@ -169,7 +170,7 @@ def prediction_grid(
     for head, cell in zip(["image", *["truth"] * with_truth, *columns], cells[0], strict=True):
         cell.set_title(head, fontsize=9, parse_math=False)
     maps = [labels for row in rows for labels in (row.truth, *row.predictions.values()) if labels is not None]
-    _add_legend(figure, maps, classes, judged=with_truth)
+    add_legend(figure, maps, classes, judged=with_truth)
     return figure
 
 
@@ -199,7 +200,7 @@ def sample_grid(
     if not shown or num_columns < 1:
         raise OptionError(f"a sheet needs samples and columns, got {len(shown)} samples and {num_columns=}")
     num_columns = min(num_columns, len(shown))
-    figure, cells = _sheet(num_columns, [sample.image for sample in shown], title)
+    figure, cells = make_sheet(num_columns, [sample.image for sample in shown], title)
     num_classes = 1 if classes is None else len(classes)
     for sample, cell in zip(shown, (cell for line in cells for cell in line), strict=False):
         picture = sample.image
@@ -207,11 +208,11 @@ def sample_grid(
             picture = mask_overlay(sample.image, sample.mask, num_classes=num_classes)
         cell.imshow(picture, interpolation="antialiased")
         cell.set_title(sample.stem, fontsize=8, parse_math=False)
-    _add_legend(figure, [s.mask for s in shown if s.mask is not None], classes, judged=False)
+    add_legend(figure, [s.mask for s in shown if s.mask is not None], classes, judged=False)
     return figure
 
 
-def _pictures(row: PredictionRow, columns: Sequence[str], num_classes: int) -> list[Picture | None]:
+def row_pictures(row: PredictionRow, columns: Sequence[str], num_classes: int) -> list[Picture | None]:
     """Return image, truth and predictions of a row, None for what it lacks."""
     truth = None if row.truth is None else mask_overlay(row.image, row.truth, num_classes=num_classes)
     pictures: list[Picture | None] = [row.image, truth]
@@ -226,7 +227,7 @@ def _pictures(row: PredictionRow, columns: Sequence[str], num_classes: int) -> l
     return pictures
 
 
-def _checked(image: Picture, labels: Labels, name: str, num_classes: int) -> NDArray[np.uint8]:
+def check_labels(image: Picture, labels: Labels, name: str, num_classes: int) -> NDArray[np.uint8]:
     """Return a label map as uint8 once it is known to fit the image and to hold classes only."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ShapeError(f"an overlay needs a uint8 image of shape (H, W, 3), got {image.dtype} of shape {image.shape}")
@@ -241,7 +242,7 @@ def _checked(image: Picture, labels: Labels, name: str, num_classes: int) -> NDA
     return labels.astype(np.uint8)
 
 
-def _laid_over(
+def laid_over(
     image: Picture, colours: NDArray[np.uint8], labels: NDArray[np.integer], covered: NDArray[np.bool_], alpha: float
 ) -> Picture:
     """Blend the colours in where covered; where a label meets another, the outline is opaque."""
@@ -253,20 +254,20 @@ def _laid_over(
     return np.round(blended).astype(np.uint8)
 
 
-def _striped(image: Picture, ignored: NDArray[np.bool_]) -> Picture:
+def striped(image: Picture, ignored: NDArray[np.bool_]) -> Picture:
     """Return the image with diagonal grey stripes where pixels are ignored."""
     height, width = ignored.shape
     period = max(4, min(height, width) // 32)  # seen as stripes whatever the resolution
     is_dark = (np.arange(height)[:, None] + np.arange(width)) % period < period // 2
-    stripes = np.where(is_dark[..., None], np.array(_STRIPE_COLOUR, np.uint8), np.array(IGNORED_COLOUR, np.uint8))
+    stripes = np.where(is_dark[..., None], np.array(STRIPE_COLOUR, np.uint8), np.array(IGNORED_COLOUR, np.uint8))
     return np.where(ignored[..., None], stripes, image)
 
 
-def _sheet(num_columns: int, images: Sequence[Picture], title: str | None) -> tuple[Figure, list[list[Axes]]]:
+def make_sheet(num_columns: int, images: Sequence[Picture], title: str | None) -> tuple[Figure, list[list[Axes]]]:
     """Return a figure with a cell per image, row by row, each row as high as its highest image needs."""
     aspects = [image.shape[0] / image.shape[1] for image in images]
-    heights = [max(aspects[i : i + num_columns]) * _CELL_INCHES for i in range(0, len(aspects), num_columns)]
-    size = (num_columns * _CELL_INCHES + 0.3, sum(heights) + 0.3 * len(heights) + 0.7)
+    heights = [max(aspects[i : i + num_columns]) * CELL_INCHES for i in range(0, len(aspects), num_columns)]
+    size = (num_columns * CELL_INCHES + 0.3, sum(heights) + 0.3 * len(heights) + 0.7)
     figure = Figure(figsize=size, layout="constrained")
     cells = figure.subplots(len(heights), num_columns, squeeze=False, height_ratios=heights)
     for cell in cells.flat:
@@ -296,19 +297,19 @@ def overlay_key(
         table = palette(len(classes)).tolist()
         entries = [(name, tuple(table[i])) for i, name in enumerate(classes) if i in present]
     elif maps:
-        entries = list(_ERRORS.items()) if judged else [("foreground", TRUE_POSITIVE)]
+        entries = list(ERRORS.items()) if judged else [("foreground", TRUE_POSITIVE)]
     return entries + [("ignored", IGNORED_COLOUR)] * (IGNORED in present)
 
 
-def _add_legend(figure: Figure, maps: Sequence[Labels], classes: Sequence[str] | None, *, judged: bool) -> None:
+def add_legend(figure: Figure, maps: Sequence[Labels], classes: Sequence[str] | None, *, judged: bool) -> None:
     """Name the colours below the sheet."""
     title = None
     if classes is not None and judged:
         title = "predictions: wrong pixels, in the colour of the class they were given"
     entries = overlay_key(maps, classes, judged=judged)
-    handles = [Patch(facecolor=_hex(colour), label=name) for name, colour in entries]
+    handles = [Patch(facecolor=to_hex(colour), label=name) for name, colour in entries]
     if any((labels == IGNORED).any() for labels in maps):
-        handles[-1].set(edgecolor=_hex(_STRIPE_COLOUR), hatch="////")
+        handles[-1].set(edgecolor=to_hex(STRIPE_COLOUR), hatch="////")
     if handles:
         num_columns = max(1, min(len(handles), int(figure.get_figwidth() // 2)))
         legend = figure.legend(
@@ -319,5 +320,5 @@ def _add_legend(figure: Figure, maps: Sequence[Labels], classes: Sequence[str] |
             text.set_parse_math(False)
 
 
-def _hex(colour: Sequence[int]) -> str:
+def to_hex(colour: Sequence[int]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)

@@ -19,7 +19,7 @@ LETTER_PX = 7.5  # width of a letter in a legend, on average
 PHONE_PX = 300  # what a chart of a phone leaves to its legend
 
 # plotly's symbol and matplotlib's marker
-_SYMBOLS = (
+SYMBOLS = (
     ("circle", "o"),
     ("square", "s"),
     ("diamond", "D"),
@@ -29,10 +29,10 @@ _SYMBOLS = (
     ("cross", "P"),
     ("star", "*"),
 )
-_DASHES = (("solid", "-"), ("dash", "--"), ("dot", ":"), ("dashdot", "-."))
-_GREY = (70, 70, 70)
-_DARK_ENOUGH = (0, 1, 2, 3, 4, 5, 9, 10)  # of the classes' colours: yellow is lost on white
-_COLOURS = tuple((int(r), int(g), int(b)) for r, g, b in (*palette(11)[list(_DARK_ENOUGH)], _GREY))
+DASHES = (("solid", "-"), ("dash", "--"), ("dot", ":"), ("dashdot", "-."))
+GREY = (70, 70, 70)
+DARK_ENOUGH = (0, 1, 2, 3, 4, 5, 9, 10)  # of the classes' colours: yellow is lost on white
+COLOURS = tuple((int(r), int(g), int(b)) for r, g, b in (*palette(11)[list(DARK_ENOUGH)], GREY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,9 @@ def arm_styles(names: Iterable[str]) -> dict[str, ArmStyle]:
     """Return a style for each arm, by its place among ``names``: up to 72 look different."""
     styles = {}
     for place, name in enumerate(dict.fromkeys(names)):
-        symbol, marker = _SYMBOLS[place % len(_SYMBOLS)]
-        dash, line = _DASHES[place // len(_COLOURS) % len(_DASHES)]
-        styles[name] = ArmStyle(_COLOURS[place % len(_COLOURS)], symbol, marker, dash, line)
+        symbol, marker = SYMBOLS[place % len(SYMBOLS)]
+        dash, line = DASHES[place // len(COLOURS) % len(DASHES)]
+        styles[name] = ArmStyle(COLOURS[place % len(COLOURS)], symbol, marker, dash, line)
     return styles
 
 

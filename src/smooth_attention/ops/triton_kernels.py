@@ -18,12 +18,12 @@ import triton.language as tl
 # no_type_check: annotations mean other things to Triton, and shape checks would wrap what it has to parse.
 
 # Compiled once for all sizes: which divide by 16 makes no faster code here, the width alone does.
-_SIZES = ["num_positions", "num_keys", "depth", "height", "width"]
+SIZES = ["num_positions", "num_keys", "depth", "height", "width"]
 # Rounding of 1 - exp(-log_total): far above it, far below any threshold.
-_MARGIN = tl.constexpr(1e-4)
+MARGIN = tl.constexpr(1e-4)
 
 
-@triton.jit(do_not_specialize=_SIZES)
+@triton.jit(do_not_specialize=SIZES)
 @no_type_check
 def find_peaks(
     query, key, is_needed, peak, log_total, peak_key,  # read (L, N, E), (L, S, E), (L, N); written (L, N)
@@ -35,7 +35,7 @@ def find_peaks(
     A row that is not needed gets peak -inf, so nothing starts from it; one that holds NaN or +inf, or nothing but
     -inf, gets log_total NaN as well. Blocks without a needed row get log_total 0 and no pass.
     """
-    index, first, positions, cells = _find_block(num_positions, BLOCK_N)
+    index, first, positions, cells = find_block(num_positions, BLOCK_N)
     has_row = cells < num_positions
     needed = tl.load(is_needed + positions, mask=has_row, other=0) != 0
     nothing = tl.full([BLOCK_N], float("-inf"), tl.float32)
@@ -49,7 +49,7 @@ def find_peaks(
     for start in range(0, num_keys, BLOCK_S):
         has_key = start + tl.arange(0, BLOCK_S) < num_keys
         key_block = key + (index * num_keys + start) * WIDTH
-        logits = _multiply(query_block, key_block, has_row, has_key, scale, WIDTH, BLOCK_N, BLOCK_S, BLOCK_E)
+        logits = multiply(query_block, key_block, has_row, has_key, scale, WIDTH, BLOCK_N, BLOCK_S, BLOCK_E)
         tile_highest, tile_found = tl.max(logits, 1, return_indices=True)
         is_higher = tile_highest > highest
         found = tl.where(is_higher, start + tile_found, found)
@@ -64,7 +64,7 @@ def find_peaks(
     tl.store(peak_key + positions, found, mask=has_row)
 
 
-@triton.jit(do_not_specialize=_SIZES)
+@triton.jit(do_not_specialize=SIZES)
 @no_type_check
 def check_peaks(
     query, key, peak, log_total, peak_key, is_rough,  # is_rough (L, N) is written, where 1
@@ -72,9 +72,9 @@ def check_peaks(
     NUM_NEIGHBOURS: tl.constexpr, WIDTH: tl.constexpr, BLOCK_N: tl.constexpr, PADDED_WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Mark the pairs of neighbours that differ by more than the threshold at the key of either's largest entry."""
-    index, first, positions, cells = _find_block(num_positions, BLOCK_N)
+    index, first, positions, cells = find_block(num_positions, BLOCK_N)
     has_row = cells < num_positions
-    top, _, share = _load_row(peak, log_total, positions, has_row)
+    top, _, share = load_row(peak, log_total, positions, has_row)
     is_high = (top > float("-inf")) & (share > threshold)
     if tl.max(is_high.to(tl.int32), 0) == 0:
         return
@@ -86,11 +86,11 @@ def check_peaks(
     at_row = query + first * WIDTH + tl.arange(0, BLOCK_N)[:, None] * WIDTH + columns
     is_hit = tl.zeros([BLOCK_N], tl.int1)
     for neighbour in range(NUM_NEIGHBOURS):
-        shift, is_inside = _step(neighbour, cells, depth, height, width, NUM_NEIGHBOURS)
+        shift, is_inside = step(neighbour, cells, depth, height, width, NUM_NEIGHBOURS)
         is_pair = is_high & is_inside
         queries = tl.load(at_row + shift * WIDTH, mask=is_pair[:, None] & has_column, other=0.0).to(tl.float32)
         logit = scale * tl.sum(queries * keys, 1)
-        other_top, other_rest, _ = _load_row(peak, log_total, positions + shift, is_pair)
+        other_top, other_rest, _ = load_row(peak, log_total, positions + shift, is_pair)
         differs = is_pair & (tl.abs(tl.exp(logit - other_top - other_rest) - share) > threshold)
         # Programs may mark a position at once: all of them store 1.
         tl.store(is_rough + positions + shift, 1, mask=differs)
@@ -98,7 +98,7 @@ def check_peaks(
     tl.store(is_rough + positions, 1, mask=is_hit)
 
 
-@triton.jit(do_not_specialize=_SIZES)
+@triton.jit(do_not_specialize=SIZES)
 @no_type_check
 def check_others(
     query, key, peak, log_total, peak_key, is_rough,  # is_rough (L, N) is read and written
@@ -111,11 +111,11 @@ def check_others(
     Nearly all rows are told by their largest entry, so only blocks with an undecided row look at the keys again, and
     only tiles with an entry above the threshold look at the neighbours.
     """
-    index, first, positions, cells = _find_block(num_positions, BLOCK_N)
+    index, first, positions, cells = find_block(num_positions, BLOCK_N)
     has_row = cells < num_positions
-    top, rest, share = _load_row(peak, log_total, positions, has_row)
-    is_open = (top > float("-inf")) & (share > threshold) & (1.0 - share + _MARGIN > threshold)
-    is_open = is_open & _has_doubt(is_rough, positions, cells, is_open, depth, height, width, NUM_NEIGHBOURS)
+    top, rest, share = load_row(peak, log_total, positions, has_row)
+    is_open = (top > float("-inf")) & (share > threshold) & (1.0 - share + MARGIN > threshold)
+    is_open = is_open & has_doubt(is_rough, positions, cells, is_open, depth, height, width, NUM_NEIGHBOURS)
     if tl.max(is_open.to(tl.int32), 0) == 0:
         return
     found = tl.load(peak_key + positions, mask=is_open, other=0)
@@ -123,19 +123,19 @@ def check_others(
     for start in range(0, num_keys, BLOCK_S):
         keys = start + tl.arange(0, BLOCK_S)
         key_block = key + (index * num_keys + start) * WIDTH
-        logits = _multiply(query_block, key_block, is_open, keys < num_keys, scale, WIDTH, BLOCK_N, BLOCK_S, BLOCK_E)
+        logits = multiply(query_block, key_block, is_open, keys < num_keys, scale, WIDTH, BLOCK_N, BLOCK_S, BLOCK_E)
         log_shares = logits - top[:, None] - rest[:, None]
         is_high = is_open[:, None] & (log_shares > tl.log(threshold)) & (keys[None, :] != found[:, None])
         if tl.max(tl.max(is_high.to(tl.int32), 1), 0) > 0:
             shares = tl.exp(log_shares)
             for neighbour in range(NUM_NEIGHBOURS):
-                shift, is_inside = _step(neighbour, cells, depth, height, width, NUM_NEIGHBOURS)
+                shift, is_inside = step(neighbour, cells, depth, height, width, NUM_NEIGHBOURS)
                 is_pair = is_open & is_inside
-                other_logits = _multiply(
+                other_logits = multiply(
                     query_block + shift * WIDTH, key_block, is_pair, keys < num_keys, scale,
                     WIDTH, BLOCK_N, BLOCK_S, BLOCK_E,
                 )  # fmt: skip
-                other_top, other_rest, _ = _load_row(peak, log_total, positions + shift, is_pair)
+                other_top, other_rest, _ = load_row(peak, log_total, positions + shift, is_pair)
                 other_shares = tl.exp(other_logits - other_top[:, None] - other_rest[:, None])
                 differs = is_high & (tl.abs(other_shares - shares) > threshold)
                 is_hit = is_pair & (tl.max(differs.to(tl.int32), 1) > 0)
@@ -145,7 +145,7 @@ def check_others(
 
 @triton.jit
 @no_type_check
-def _find_block(num_positions, BLOCK_N: tl.constexpr):
+def find_block(num_positions, BLOCK_N: tl.constexpr):
     """Return the map of this program, its first position and all of them, counted over the maps, and in the map."""
     # Maps and blocks share the first axis of the launch, since the others end at 65535.
     blocks = tl.cdiv(num_positions, BLOCK_N)
@@ -157,7 +157,7 @@ def _find_block(num_positions, BLOCK_N: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def _load_row(peak, log_total, positions, mask):
+def load_row(peak, log_total, positions, mask):
     """Return peak, log_total and the largest entry of each row."""
     top = tl.load(peak + positions, mask=mask, other=float("-inf"))
     rest = tl.load(log_total + positions, mask=mask, other=0.0)
@@ -166,7 +166,7 @@ def _load_row(peak, log_total, positions, mask):
 
 @triton.jit
 @no_type_check
-def _multiply(
+def multiply(
     query_block, key_block, has_row, has_key, scale,
     WIDTH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
@@ -186,7 +186,7 @@ def _multiply(
 
 @triton.jit
 @no_type_check
-def _step(neighbour, cells, depth, height, width, NUM_NEIGHBOURS: tl.constexpr):
+def step(neighbour, cells, depth, height, width, NUM_NEIGHBOURS: tl.constexpr):
     """Return how many positions on the neighbour of that number lies, and for which cells of a map it is in the grid.
 
     The 26 neighbours of a cell and the cell itself are the numbers 0 to 26 in base 3, a digit per axis; a grid of fewer
@@ -201,11 +201,11 @@ def _step(neighbour, cells, depth, height, width, NUM_NEIGHBOURS: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def _has_doubt(is_rough, positions, cells, mask, depth, height, width, NUM_NEIGHBOURS: tl.constexpr):
+def has_doubt(is_rough, positions, cells, mask, depth, height, width, NUM_NEIGHBOURS: tl.constexpr):
     """Return which of the masked cells, or one of whose neighbours, is not yet marked."""
     # Other programs may be marking: a mark that comes too late to be seen costs time, nothing else.
     marks = tl.load(is_rough + positions, mask=mask, other=1)
     for neighbour in range(NUM_NEIGHBOURS):
-        shift, is_inside = _step(neighbour, cells, depth, height, width, NUM_NEIGHBOURS)
+        shift, is_inside = step(neighbour, cells, depth, height, width, NUM_NEIGHBOURS)
         marks = marks & tl.load(is_rough + positions + shift, mask=mask & is_inside, other=1)
     return marks == 0
