@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from smooth_attention.app.viewer import Viewer
     from smooth_attention.viz.overlays import Picture
 
+__all__ = ["NOBODY", "PICTURES", "TRAINED_SIZE", "Answers"]
+
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 

@@ -29,6 +29,8 @@ from smooth_attention.viz.surfaces import scatter_chart, surface_chart
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+__all__ = ["PANEL_PX", "attention_rows", "draw_mask", "draw_view", "scaled_box", "turning_charts"]
+
 PANEL_PX = 420  # longer side of the pictures below the image
 MAX_ROWS = 64
 THRESHOLDS = (0.1, 0.9)

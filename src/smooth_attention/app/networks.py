@@ -18,6 +18,8 @@ from smooth_attention.models.store import load_model
 from smooth_attention.runs.evaluate import open_run
 from smooth_attention.runs.picks import iou_by_stem, spread_stems
 
+__all__ = ["Catalogue", "Offer"]
+
 NUM_SAMPLES = 24
 MAX_OPEN = 8
 

@@ -14,6 +14,8 @@ from smooth_attention.app.answers import NOBODY, PICTURES, TRAINED_SIZE, Answers
 if TYPE_CHECKING:
     from smooth_attention.app.viewer import Viewer
 
+__all__ = ["CSS", "build_page"]
+
 TITLE = "Smooth attention: click into an image"
 SIZES_PX = (128, 224, 320, 448, 512, 768, 1024)
 RULE_NAMES = ("as trained", "threshold", "fraction", "no smoothing", "every position")  # those of the session

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from smooth_attention.app.viewer import Viewer
 
+__all__ = ["serve"]
+
 MAX_UPLOAD = "200mb"
 UNTRAINED = "untrained U-Net"
 

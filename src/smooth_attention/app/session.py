@@ -14,6 +14,21 @@ from smooth_attention.look.attention import Head, Look, RowPair
 from smooth_attention.models.rows import Rule
 from smooth_attention.viz.overlays import Picture
 
+__all__ = [
+    "ERRORS",
+    "RECOMPUTED",
+    "SHOWN_PX",
+    "Caption",
+    "Seen",
+    "Session",
+    "Settings",
+    "Subject",
+    "View",
+    "at_middle",
+    "fit",
+    "make_subject",
+]
+
 SHOWN_PX = 440  # longer side of an image on the page
 RULES: dict[str, Callable[[float], Rule | None]] = {
     "as trained": lambda value: None,

@@ -10,6 +10,8 @@ from PIL import Image, UnidentifiedImageError
 from smooth_attention.core.errors import DataError
 from smooth_attention.data.files import read_image
 
+__all__ = ["read_upload"]
+
 MAX_MEGAPIXELS = 50
 MIN_SIDE_PX = 8
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")  # none of them runs another program

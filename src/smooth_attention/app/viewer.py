@@ -20,6 +20,8 @@ from smooth_attention.viz.overlays import Picture
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+__all__ = ["Viewer"]
+
 
 class Viewer:
     """Answers what the page asks; it keeps nothing of a person, sessions do.

@@ -11,6 +11,8 @@ import tyro
 from smooth_attention.cli.options import read_options
 from smooth_attention.data.layouts import LayoutName
 
+__all__ = []
+
 SHOWN = 20
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from smooth_attention.cli.options import read_options
 
+__all__ = []
+
 
 @dataclass(frozen=True)
 class ListOptions:

@@ -13,6 +13,8 @@ from smooth_attention.cli.options import read_options
 if TYPE_CHECKING:
     from smooth_attention.core.records import Robustness
 
+__all__ = []
+
 
 @dataclass(frozen=True)
 class EvaluateOptions:

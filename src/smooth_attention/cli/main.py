@@ -11,6 +11,8 @@ from typing import Any
 
 from smooth_attention.core.errors import DataWarning, RequestError, RunError
 
+__all__ = ["main"]
+
 VERBS = {
     ("data", "check"): "what a dataset holds, and what is wrong with it",
     ("data", "preview"): "a picture of a dataset's images with their masks",

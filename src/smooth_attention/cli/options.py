@@ -9,6 +9,8 @@ from typing import Annotated, Any, TypeVar
 import tyro
 from pydantic import BaseModel
 
+__all__ = ["annotate", "config_file", "options_of", "read_options"]
+
 Options = TypeVar("Options")
 
 

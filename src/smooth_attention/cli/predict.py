@@ -10,6 +10,8 @@ import tyro
 
 from smooth_attention.cli.options import read_options
 
+__all__ = []
+
 
 @dataclass(frozen=True)
 class PredictOptions:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from smooth_attention.study.execution.runner import Progress, Report
     from smooth_attention.study.verdicts.conclusions import Conclusions
 
+__all__ = []
+
 DEFAULT_PRESET = "quick"
 OWN = ("layout", "protocol", "margin", "half_data", "corruptions", "budget")  # fields of StudyConfig that are options
 SECTIONS: dict[str, Any] = {"replicates": Replicates, "network": NetworkConfig, "training": TrainingConfig}

@@ -14,6 +14,8 @@ from smooth_attention.core.files import plain
 from smooth_attention.core.records import METRIC_TITLES, PaperProtocol, PartMetrics, Record
 from smooth_attention.metrics import PUBLISHED
 
+__all__ = ["console", "print_line", "print_metrics", "print_run", "print_table", "show"]
+
 
 def show(value: Any, digits: int = 3) -> str:
     """Return a number for a table; an undefined one is a dash."""

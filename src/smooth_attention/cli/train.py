@@ -8,6 +8,8 @@ from pathlib import Path
 from smooth_attention.cli.options import config_file, options_of, read_options
 from smooth_attention.runs.config import RunConfig, make_config, read_config
 
+__all__ = []
+
 TrainOptions = options_of(
     "TrainOptions",
     "Train one network and score it. The same command again continues an unfinished run.",

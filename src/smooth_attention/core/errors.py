@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+__all__ = [
+    "BackendError",
+    "ConfigError",
+    "DamagedError",
+    "DataError",
+    "DataWarning",
+    "OptionError",
+    "RequestError",
+    "RunError",
+    "ShapeError",
+    "SmoothAttentionError",
+]
+
 
 class SmoothAttentionError(Exception):
     """Base of every error that this package raises on purpose."""

@@ -15,6 +15,8 @@ import numpy as np
 
 from smooth_attention.core.parts import Part
 
+__all__ = ["current_umask", "plain", "replace_directory", "write_bytes", "write_json", "write_text"]
+
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write a file so that a reader sees the old one or the new one, also after a kill.

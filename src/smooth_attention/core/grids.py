@@ -8,6 +8,8 @@ from math import prod
 
 from smooth_attention.core.errors import ShapeError
 
+__all__ = ["Offset", "check_grid", "half_directions", "neighbour_offsets"]
+
 MAX_AXES = 3
 
 Offset = tuple[int, ...]

@@ -10,6 +10,8 @@ from filelock import FileLock, Timeout
 
 from smooth_attention.core.errors import ConfigError
 
+__all__ = ["exclusive"]
+
 PAUSE_SECONDS = 0.2
 
 

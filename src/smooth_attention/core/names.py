@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+__all__ = ["short_names", "suggest"]
+
 
 def suggest(name: object, known: Iterable[str], *, limit: int = 3) -> str:
     """Return ``"did you mean a, b?"`` with the known names nearest to ``name``, or what is known if none is near."""

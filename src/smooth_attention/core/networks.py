@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+__all__ = ["ARCHITECTURES", "Architecture", "default_stages"]
+
 Architecture = Literal[
     "unet",
     "unetplusplus",

@@ -8,6 +8,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
+__all__ = ["Part", "blank_of", "read_part"]
+
 P = TypeVar("P", bound="Part")
 
 NOT_THERE = ...  # in Part.rest: an older file lacks this field, so it is not written either

@@ -15,6 +15,41 @@ from smooth_attention.core.errors import ConfigError, DamagedError
 from smooth_attention.core.files import write_json
 from smooth_attention.core.parts import Part, blank_of, read_part
 
+__all__ = [
+    "METRIC_TITLES",
+    "RECORD",
+    "AttentionMeasures",
+    "CardFacts",
+    "CardMetrics",
+    "CardPart",
+    "ComparedSide",
+    "Comparison",
+    "CorruptedMetrics",
+    "DataFacts",
+    "Diagnostics",
+    "Differences",
+    "Epochs",
+    "Evaluation",
+    "ImageMetrics",
+    "Interval",
+    "MaskMeasures",
+    "Measures",
+    "PairedImage",
+    "PaperMetrics",
+    "PaperProtocol",
+    "PartMetrics",
+    "PooledMetrics",
+    "Record",
+    "Replicate",
+    "Robustness",
+    "RunMetrics",
+    "Seconds",
+    "SplitStems",
+    "TrainMetrics",
+    "read_record",
+    "write_record",
+]
+
 SCHEMA = 1
 RECORD = "record.json"
 METRIC_TITLES = {  # of the metrics that every table of masks shows, in its order

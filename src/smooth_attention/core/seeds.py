@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+__all__ = ["derive_seed"]
+
 
 def derive_seed(*parts: int | str) -> int:
     """Return a seed of 63 bits from its parts, e.g. ``derive_seed(seed, "order", epoch)``."""

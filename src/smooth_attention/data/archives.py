@@ -10,6 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from smooth_attention.core.errors import DataError
 
+__all__ = ["is_archive", "unpack"]
+
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 MAX_DEPTH = 3  # archives inside archives
 

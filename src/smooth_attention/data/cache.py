@@ -16,6 +16,8 @@ from smooth_attention.core.errors import DataError
 from smooth_attention.core.files import current_umask
 from smooth_attention.data.sources import Pair, Source
 
+__all__ = ["CachedPairs", "cached_pairs", "cached_soft_pairs", "check_readable", "resize_mask"]
+
 LAYOUT_VERSION = 1
 FILES = ("images.npy", "masks.npy")
 

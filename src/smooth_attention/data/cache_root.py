@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+__all__ = ["default_cache"]
+
 
 def default_cache() -> Path:
     """Return where caches live unless told otherwise: ``SMOOTH_ATTENTION_CACHE`` or the user's cache directory."""

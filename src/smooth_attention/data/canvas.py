@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+__all__ = ["EVERYWHERE", "Canvas", "Colour", "Field", "Window", "ellipse", "photograph", "ramp", "rod", "smoothstep"]
+
 Field = NDArray[np.float32]  # one value per pixel: (size, size), or a window of it
 Colour = NDArray[np.float32]  # RGB from 0 to 1: (3,), or (..., 3) for one per pixel
 Window = tuple[slice, slice]

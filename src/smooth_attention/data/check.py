@@ -13,6 +13,8 @@ from smooth_attention.data.near_duplicates import group_near_duplicates
 from smooth_attention.data.sources import IGNORED, Source
 from smooth_attention.data.splits import find_copies, make_split
 
+__all__ = ["check_source", "propose_groups"]
+
 
 @dataclass(slots=True)
 class Report:

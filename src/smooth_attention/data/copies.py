@@ -14,6 +14,8 @@ from smooth_attention.data.cache_root import default_cache
 from smooth_attention.data.files import FileSource, read_image
 from smooth_attention.data.near_duplicates import MAX_DISTANCE, group_near_duplicates
 
+__all__ = ["group_copies"]
+
 COPIES_VERSION = 1  # raised whenever the same images would be grouped in another way
 
 

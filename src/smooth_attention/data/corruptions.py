@@ -16,6 +16,8 @@ from smooth_attention.core.errors import OptionError, ShapeError
 from smooth_attention.core.names import suggest
 from smooth_attention.core.seeds import derive_seed
 
+__all__ = ["CORRUPTIONS", "SEVERITIES", "corrupt"]
+
 Pixels = NDArray[np.floating]  # float32 (H, W, 3) in 0-1, beyond it before they are stored
 SEVERITIES = (1, 2, 3, 4, 5)
 

@@ -16,6 +16,8 @@ from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.cache import CachedPairs
 from smooth_attention.data.sources import IGNORED
 
+__all__ = ["EpochSampler", "PairDataset", "SoftPairDataset"]
+
 
 def joint_transform() -> v2.Transform:
     """Return flips, a small affine map and colour jitter; what an affine map uncovers is ignored in the mask."""

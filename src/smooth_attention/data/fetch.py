@@ -16,6 +16,8 @@ from smooth_attention.core.files import replace_directory
 from smooth_attention.data.archives import is_archive, unpack
 from smooth_attention.data.layouts import PUBLISHED
 
+__all__ = ["DATASETS", "fetch_dataset"]
+
 TIMEOUT_S = 30
 CHUNK = 1 << 16  # bytes; what is lost at most when a connection breaks
 BEGUN = ".part"

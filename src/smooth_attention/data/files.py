@@ -16,6 +16,19 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from smooth_attention.core.errors import DataError
 from smooth_attention.data.sources import Pair, Source
 
+__all__ = [
+    "SUFFIXES",
+    "FileSource",
+    "files_by_name",
+    "list_files",
+    "list_images",
+    "name_strays",
+    "read_image",
+    "read_stems",
+    "read_text",
+    "single_channel",
+]
+
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
 MIN_SIDE_PX = 32
 

@@ -21,6 +21,8 @@ from smooth_attention.data.files import (
 )
 from smooth_attention.data.sources import IGNORED
 
+__all__ = ["FolderSource", "files_by_mask_stem", "files_by_stem", "read_classes", "read_groups", "read_mask"]
+
 MASK_ENDINGS = ("_mask", "_segmentation", "_seg", "_label")
 PARTS = ("train", "val", "test")
 

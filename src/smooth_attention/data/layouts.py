@@ -24,6 +24,8 @@ from smooth_attention.data.files import (
     single_channel,
 )
 
+__all__ = ["PUBLISHED", "LayoutName", "archives_in", "missing"]
+
 LayoutName = Literal["folder", "birds", "fish", "fire", "instruments", "flood"]  # folder, and those of PUBLISHED
 
 FOREGROUND = 128  # grey values from here on are foreground

@@ -12,6 +12,8 @@ from scipy.sparse.csgraph import connected_components
 
 from smooth_attention.core.errors import OptionError, ShapeError
 
+__all__ = ["MAX_DISTANCE", "group_near_duplicates"]
+
 THUMBNAIL_PX = 32
 FREQUENCIES = 16  # per axis
 NUM_BITS = FREQUENCIES**2 - 1  # all but the mean brightness

@@ -12,6 +12,8 @@ from smooth_attention.data.layouts import PUBLISHED, LayoutName, archives_in, mi
 from smooth_attention.data.shapes import ShapesSource
 from smooth_attention.data.sources import Source
 
+__all__ = ["open_source"]
+
 
 def open_source(data: str | Path, layout: LayoutName | None = None, *, size: int = 224) -> Source:
     """Return the source behind ``shapes`` or a path.

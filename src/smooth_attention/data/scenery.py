@@ -10,6 +10,8 @@ from scipy import ndimage
 
 from smooth_attention.data.canvas import EVERYWHERE, Canvas, Colour, Field, Window, ellipse, ramp, rod, smoothstep
 
+__all__ = ["PAINTERS"]
+
 Mask = NDArray[np.bool_]
 
 

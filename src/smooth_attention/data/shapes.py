@@ -17,6 +17,8 @@ from smooth_attention.data.canvas import Canvas, photograph
 from smooth_attention.data.scenery import PAINTERS
 from smooth_attention.data.sources import Pair, Source
 
+__all__ = ["KINDS", "ShapesSource", "draw_scene"]
+
 KINDS = ("objects", "tools", "flames", "regions")
 GENERATION = 1  # raised whenever draw_scene draws another picture for the same seed
 SMALLEST_SIZE = 32  # the deepest stride of the encoders; below it nothing is left to recognise either

@@ -12,6 +12,8 @@ import numpy as np
 
 from smooth_attention.core.errors import DataError
 
+__all__ = ["IGNORED", "Pair", "Source"]
+
 IGNORED = 255
 
 

@@ -11,6 +11,8 @@ from smooth_attention.core.errors import DataError
 from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.sources import Source
 
+__all__ = ["Split", "find_copies", "find_leaks", "keep_share", "make_split"]
+
 DEFAULT_FOLDS = 5
 VALIDATION_FRAC = 0.15
 

@@ -26,6 +26,8 @@ from smooth_attention.models.preprocessing import resize_image
 from smooth_attention.models.rows import Rule, block_rule, describe_rule, used_gate, used_rows
 from smooth_attention.runs.picks import evenly
 
+__all__ = ["Head", "Look", "RowPair"]
+
 MAX_KEPT_RULES = 3  # masks
 MAX_KEPT_GATES = 32
 Box = tuple[float, float, float, float]  # left, top, right, bottom

@@ -14,6 +14,8 @@ from smooth_attention.models.rows import Rule
 from smooth_attention.runs.evaluate import OpenedRun, open_run
 from smooth_attention.runs.picks import iou_by_stem, spread_stems
 
+__all__ = ["FigureInput", "RunLooks", "open_figure_input"]
+
 NUM_IMAGES = 5
 
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from matplotlib.figure import Figure
 
+__all__ = ["TURNING", "figure_makers", "write_figures"]
+
 TURNING = ("surface-turning", "scatter-turning")
 MAX_ROWS = 64  # positions of an image whose rows make a distribution or a scatter
 MAX_MATRIX_SIDE = 256

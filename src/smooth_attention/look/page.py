@@ -22,6 +22,8 @@ from smooth_attention.runs.picks import iou_by_stem, spread_stems
 from smooth_attention.viz.colours import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE, palette
 from smooth_attention.viz.heatmaps import ATTENTION, MARK, POWER, ROUGHNESS, colour_table
 
+__all__ = ["write_look_page"]
+
 TEMPLATE, SCRIPT = "page.html.jinja", "page.js"
 SMALL_CHANGE = 0.001  # share of pixels; below it the gate hardly moves a mask
 MAX_PAGE_BYTES = 8_000_000

@@ -25,6 +25,9 @@ from smooth_attention.metrics.iou import image_iou
 from smooth_attention.models.rows import Rule
 from smooth_attention.runs.pictures import encode_jpeg, shrink
 
+__all__ = ["OFF", "PageHead", "Stop", "describe_view", "list_stops", "plan_views", "sample_data"]
+
+
 # of an image before anything is deflated, all heads together: twelve images make less than 8 MB
 ROW_BYTES, MAP_BYTES, PICTURE_BYTES = 240_000, 100_000, 80_000
 MAX_VIEWS = 8

@@ -15,6 +15,8 @@ from smooth_attention.models.network import Network
 from smooth_attention.models.rivals import Rival
 from smooth_attention.models.rows import describe_rule
 
+__all__ = ["Stage", "trace_stages"]
+
 MAX_STAGES = 24
 WRAPPERS = ("model", "module")  # names that say nothing of what they hold
 Parts = list[range]  # neighbours among the calls, in the order in which they run

@@ -14,6 +14,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from smooth_attention.models.blocks import Block, Switchable, evaluation_mode
 
+__all__ = ["HALVES", "Call", "Shape", "Tape", "record_calls"]
+
 HALVES = ("encoder", "decoder")
 Shape = tuple[int, ...]
 

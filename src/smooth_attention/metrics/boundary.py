@@ -15,6 +15,8 @@ from scipy.spatial import KDTree
 
 from smooth_attention.core.errors import DataError, OptionError, ShapeError
 
+__all__ = ["boundary_counts", "hd95"]
+
 
 def boundary_counts(
     prediction: np.ndarray, truth: np.ndarray, *, ignored: np.ndarray | None = None, fraction: float = 0.02

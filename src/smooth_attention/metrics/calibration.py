@@ -12,6 +12,8 @@ from jaxtyping import Float64
 
 from smooth_attention.core.errors import DataError, OptionError, ShapeError
 
+__all__ = ["NUM_BINS", "calibration_counts", "calibration_error"]
+
 NUM_BINS = 15
 """Bins of the expected calibration error, as in Guo et al. 2017."""
 

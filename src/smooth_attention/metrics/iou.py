@@ -8,6 +8,8 @@ import numpy as np
 
 from smooth_attention.metrics.standard import count_pixels, mean_defined, score_counts
 
+__all__ = ["count_scored", "image_iou", "mean_iou", "show_iou", "summarise_iou"]
+
 
 def image_iou(labels: np.ndarray, truth: np.ndarray, class_names: Sequence[str] | None) -> float:
     """Return the IoU of one image; NaN where no class occurs.

@@ -18,6 +18,8 @@ from jaxtyping import Bool, Float64, Shaped
 
 from smooth_attention.core.errors import DataError, OptionError, ShapeError
 
+__all__ = ["PUBLISHED", "PaperMetrics", "paper_batch_metrics", "paper_ceiling"]
+
 PUBLISHED = ("iou", "dice", "accuracy", "precision", "recall", "f1")
 """The published metrics, in the order of the paper's tables."""
 

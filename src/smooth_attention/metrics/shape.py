@@ -14,6 +14,8 @@ from scipy import ndimage
 
 from smooth_attention.core.errors import DataError, ShapeError
 
+__all__ = ["autocorrelation", "count_components", "perimeter2_area", "total_variation"]
+
 CONSTANT = 1e-6  # a map whose values spread by less than this share of the largest is constant: the rest is rounding
 
 

@@ -22,6 +22,8 @@ from smooth_attention.core.errors import DataError, OptionError, ShapeError
 from smooth_attention.metrics.boundary import boundary_counts, hd95
 from smooth_attention.metrics.calibration import NUM_BINS, calibration_counts, calibration_error
 
+__all__ = ["COUNTED", "StandardMetrics", "count_pixels", "mean_defined", "score_counts"]
+
 COUNTED = ("iou", "dice", "accuracy", "precision", "recall", "f1")
 """The metrics that follow from tp, fp, fn, tn alone, in the order of every table."""
 

@@ -14,6 +14,8 @@ from smooth_attention.models.blocks import SmoothAttention
 from smooth_attention.models.controls import BoxBlur, RandomSmoothAttention
 from smooth_attention.models.rivals import RIVAL_BLOCKS, MedianFilter
 
+__all__ = ["BLOCKS", "build_block", "build_filter", "check_block", "check_known", "resolve_arm", "separate_filter"]
+
 BLOCKS: dict[str, Callable[..., nn.Module]] = {
     "smooth": SmoothAttention,
     "random": RandomSmoothAttention,

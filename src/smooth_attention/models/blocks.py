@@ -21,6 +21,8 @@ from smooth_attention.core.errors import OptionError, ShapeError
 from smooth_attention.ops.checks import check_rule, check_scale
 from smooth_attention.ops.precision import autocast_off
 
+__all__ = ["Block", "Mode", "SmoothAttention", "Switchable", "block_mode", "evaluation_mode"]
+
 Mode = Literal["on", "gate_off", "bypass"]
 Logits = Literal["dot", "cosine"]
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}

@@ -12,6 +12,8 @@ from smooth_attention.core.parts import read_part
 from smooth_attention.core.records import METRIC_TITLES, CardFacts
 from smooth_attention.models.preprocessing import Preprocessing
 
+__all__ = ["write_card"]
+
 NOT_STATED = "not stated; it depends on the data the weights were trained on (the code is Apache-2.0)"
 
 

@@ -13,6 +13,8 @@ from smooth_attention import ops
 from smooth_attention.core.errors import OptionError, ShapeError
 from smooth_attention.models.blocks import Block, SmoothAttention
 
+__all__ = ["BoxBlur", "RandomSmoothAttention"]
+
 
 class RandomSmoothAttention(SmoothAttention):
     """The control for the rule: smooths as many positions as the gate would, but at random places.

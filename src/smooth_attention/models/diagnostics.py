@@ -12,6 +12,8 @@ from smooth_attention import ops
 from smooth_attention.core.errors import ShapeError
 from smooth_attention.models.blocks import Block, SmoothAttention, evaluation_mode
 
+__all__ = ["MAX_ROWS", "THRESHOLDS", "captured_inputs", "diagnose_network", "refuse_single_cells"]
+
 THRESHOLDS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
 MAX_ROWS = 1024
 

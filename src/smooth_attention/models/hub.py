@@ -15,6 +15,8 @@ from smooth_attention.core.errors import DataError, OptionError
 from smooth_attention.models.preprocessing import Preprocessing
 from smooth_attention.models.saved import CONFIG, WEIGHTS, write_saved
 
+__all__ = ["fetch", "is_hub_name", "push"]
+
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 

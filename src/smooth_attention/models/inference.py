@@ -18,6 +18,18 @@ from smooth_attention.core.errors import ShapeError
 from smooth_attention.models.network import Network
 from smooth_attention.models.preprocessing import resize_image
 
+__all__ = [
+    "batches",
+    "check_image",
+    "infer",
+    "label_map",
+    "predict_logits",
+    "prepare",
+    "probabilities",
+    "resize_logits",
+    "resized_labels",
+]
+
 BATCH = 8
 Item = TypeVar("Item")
 

@@ -17,6 +17,8 @@ from smooth_attention.models.arms import BLOCKS, build_block, check_known
 from smooth_attention.models.blocks import block_mode, evaluation_mode
 from smooth_attention.models.network import Network
 
+__all__ = ["insert", "place", "remove"]
+
 Net = TypeVar("Net", bound=nn.Module)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 SAMPLE_SIDES = {1: 224, 2: 224, 3: 64}

@@ -16,6 +16,8 @@ from smooth_attention.models.hub import push
 from smooth_attention.models.preprocessing import Preprocessing
 from smooth_attention.models.saved import write_saved
 
+__all__ = ["Network", "check_classes"]
+
 
 class Network(nn.Module):
     """Base of the package's networks: ``(B, 3, H, W)`` float images to ``(B, classes, H, W)`` logits.

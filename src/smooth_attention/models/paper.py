@@ -15,6 +15,8 @@ from smooth_attention.models.arms import build_block, check_block
 from smooth_attention.models.network import Network, check_classes
 from smooth_attention.models.saved import read_weights
 
+__all__ = ["PaperUNet"]
+
 WIDTHS = (512, 256, 128, 64, 32)
 GATED_BLOCKS = {row.block for row in ROWS if row.is_gated}
 

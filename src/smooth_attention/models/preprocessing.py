@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Preprocessing", "resize_image"]
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from smooth_attention.core.errors import OptionError, ShapeError
 from smooth_attention.models.blocks import Block, Switchable
 
+__all__ = ["RIVAL_BLOCKS", "MedianFilter", "Rival"]
+
 
 class Rival(Block):
     """A ready-made attention module behind the block's door: ``y = x + gamma * (module(x) - x)``.

@@ -17,6 +17,8 @@ from smooth_attention.models.blocks import SmoothAttention
 from smooth_attention.models.controls import RandomSmoothAttention
 from smooth_attention.ops.checks import check_rule
 
+__all__ = ["Rule", "block_rule", "describe_rule", "used_gate", "used_rows"]
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:

@@ -17,6 +17,8 @@ from smooth_attention.core.files import plain, replace_directory
 from smooth_attention.models.card import write_card
 from smooth_attention.models.preprocessing import Preprocessing
 
+__all__ = ["CONFIG", "WEIGHTS", "read_saved", "read_weights", "write_saved"]
+
 SCHEMA = 2
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 

@@ -19,6 +19,9 @@ from smooth_attention.models.blocks import evaluation_mode
 from smooth_attention.models.network import Network, check_classes
 from smooth_attention.models.saved import read_weights
 
+__all__ = ["SMPNetwork", "create_model"]
+
+
 # named by create_model itself, or without meaning for a network that gives logits
 OWN_OPTIONS = (
     "self",

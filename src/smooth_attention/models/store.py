@@ -16,6 +16,8 @@ from smooth_attention.models.paper import PaperUNet
 from smooth_attention.models.saved import CONFIG, read_saved
 from smooth_attention.models.smp import SMPNetwork
 
+__all__ = ["load_model"]
+
 FILTER = ("filter", "filter_options")
 SMP_RECIPE = ("arch", "encoder_name", "classes", "block", "block_options", *FILTER, "stages", "smp_options")
 

@@ -33,6 +33,8 @@ from smooth_attention.ops.neighbours import average_neighbours, shift_positions
 from smooth_attention.ops.precision import autocast_off
 from smooth_attention.ops.strips import measure_roughness
 
+__all__ = ["attention_rows", "explain_backend", "neighbour_mean", "roughness", "smooth_attention", "smoothing_gate"]
+
 
 class CheckedRule(NamedTuple):
     """Which positions are smoothed, checked: the keyword arguments of a backend."""

@@ -21,6 +21,8 @@ from smooth_attention.ops.gates import find_nan_rows
 from smooth_attention.ops.log_sum_exp import attend_with_lse, fused_why_not
 from smooth_attention.ops.precision import autocast_off
 
+__all__ = ["attend"]
+
 
 def attend(
     query: Float[Tensor, "... n e"],

@@ -11,6 +11,17 @@ from torch import Tensor
 from smooth_attention.core.errors import OptionError, ShapeError
 from smooth_attention.core.grids import check_grid
 
+__all__ = [
+    "broadcast_batch",
+    "check_floating",
+    "check_gate_shape",
+    "check_positions",
+    "check_rule",
+    "check_scale",
+    "check_tensors",
+    "is_readable",
+]
+
 
 def check_tensors(grid: Sequence[int], query: Tensor, key: Tensor, value: Tensor | None = None) -> tuple[int, ...]:
     """Return the grid as a tuple, once query, key and, where there is one, value fit it and each other."""

@@ -16,6 +16,8 @@ from smooth_attention.core.grids import Offset, half_directions
 from smooth_attention.ops.gates import decide_gate
 from smooth_attention.ops.precision import autocast_off
 
+__all__ = ["cells_with", "compute_attention", "compute_roughness", "dense_gate", "dense_why_not"]
+
 
 def compute_attention(
     query: Float[Tensor, "... n e"], key: Float[Tensor, "... s e"], scale: float

@@ -19,6 +19,9 @@ from smooth_attention.ops.dense import dense_gate, dense_why_not
 from smooth_attention.ops.tiled import tiled_gate, tiled_why_not
 from smooth_attention.ops.triton_gate import triton_gate, triton_why_not
 
+__all__ = ["check_backend_name", "choose_backend", "find_gate", "traced_gate"]
+
+
 # Entries of all maps up to which the whole matrix is the faster way: "crossover" in docs/benchmarks/op.json.
 DENSE_ENTRIES = 1 << 21
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from smooth_attention.ops.checks import broadcast_batch
 from smooth_attention.ops.neighbours import average_neighbours
 
+__all__ = ["always_smooths", "closed_gate", "decide_gate", "find_nan_rows", "never_smooths", "open_gate"]
+
 
 def decide_gate(
     roughness: Float[Tensor, "... n"], *, threshold: float | None, fraction: float | None

@@ -14,6 +14,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+__all__ = ["TILE_ENTRIES", "attend_with_lse", "fused_why_not", "log_sum_exp"]
+
+
 # Entries of a tile of logits: large enough for the matrix product, small enough to stay in a CPU's caches.
 TILE_ENTRIES = 1 << 19
 

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from smooth_attention.core.grids import Offset
 
+__all__ = ["average_neighbours", "shift_positions"]
+
 
 def average_neighbours(x: Float[Tensor, "... n e"], grid: tuple[int, ...]) -> Float[Tensor, "... n e"]:
     """Return the mean over each position's neighbours, itself left out; sums run in float32 at least."""

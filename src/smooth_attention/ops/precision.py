@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+__all__ = ["autocast_off"]
+
 
 def autocast_off(device: torch.device) -> AbstractContextManager[None]:
     """Return a context in which operations keep the dtype of what they are given."""

@@ -17,6 +17,8 @@ from smooth_attention.ops.gates import decide_gate
 from smooth_attention.ops.neighbours import shift_positions
 from smooth_attention.ops.precision import autocast_off
 
+__all__ = ["reference"]
+
 
 class Reference(NamedTuple):
     """Everything that the formula goes through, in float32 at least."""

@@ -20,6 +20,8 @@ from smooth_attention.ops.dense import cells_with
 from smooth_attention.ops.log_sum_exp import TILE_ENTRIES, log_sum_exp
 from smooth_attention.ops.neighbours import shift_positions
 
+__all__ = ["measure_roughness", "scan_strips"]
+
 KEY_TILE = 256
 
 

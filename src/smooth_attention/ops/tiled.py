@@ -22,6 +22,9 @@ from smooth_attention.ops.log_sum_exp import log_sum_exp
 from smooth_attention.ops.neighbours import shift_positions
 from smooth_attention.ops.strips import scan_strips
 
+__all__ = ["tiled_gate", "tiled_why_not"]
+
+
 # Below, a row may have so many entries above the threshold that comparing all of them costs less.
 LOWEST_THRESHOLD = 1 / 64
 # Keys, and logits, of a tile to look for entries in.

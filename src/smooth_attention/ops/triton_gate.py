@@ -21,6 +21,8 @@ from torch import Tensor
 
 from smooth_attention.ops.gates import find_nan_rows
 
+__all__ = ["triton_gate", "triton_why_not"]
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 LOWEST = 1 / 64
 WIDEST = 256

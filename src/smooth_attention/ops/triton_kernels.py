@@ -15,6 +15,9 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
+__all__ = ["check_others", "check_peaks", "find_peaks"]
+
+
 # no_type_check: annotations mean other things to Triton, and shape checks would wrap what it has to parse.
 
 # Compiled once for all sizes: which divide by 16 makes no faster code here, the width alone does.

@@ -25,6 +25,8 @@ from smooth_attention.data.folder import files_by_mask_stem, files_by_stem, read
 from smooth_attention.metrics import COUNTED, StandardMetrics, mean_defined, score_counts
 from smooth_attention.metrics.iou import count_scored
 
+__all__ = ["compare", "interval"]
+
 CONVENTION = (
     "these two networks only: the intervals resample groups of test images and say nothing about other trainings"
 )

@@ -17,6 +17,8 @@ from smooth_attention.core.names import suggest
 from smooth_attention.core.networks import Architecture, default_stages
 from smooth_attention.data.layouts import LayoutName
 
+__all__ = ["RunConfig", "checked", "given", "make_config", "read_config", "read_mapping", "write_config"]
+
 PROTOCOL_DEFAULTS: dict[str, dict[str, Any]] = {
     "standard": {
         "network": "unet",

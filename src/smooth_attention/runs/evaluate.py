@@ -25,6 +25,8 @@ from smooth_attention.runs.config import RunConfig, make_config
 from smooth_attention.runs.inputs import Opener, open_checked_source
 from smooth_attention.runs.pictures import encode_mask
 
+__all__ = ["MAX_PREDICTIONS", "OpenedRun", "evaluate_network", "evaluate_run", "open_run", "predict_pairs"]
+
 MAX_PREDICTIONS = 200
 
 

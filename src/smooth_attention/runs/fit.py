@@ -25,6 +25,8 @@ from smooth_attention.data.dataset import EpochSampler, PairDataset
 from smooth_attention.runs.config import RunConfig
 from smooth_attention.runs.task import SegmentationTask
 
+__all__ = ["autocast", "fit"]
+
 
 def fit(
     task: SegmentationTask, config: RunConfig, train_set: PairDataset, watched_set: PairDataset, output: Path

@@ -10,6 +10,8 @@ from smooth_attention.data.opening import open_source
 from smooth_attention.data.sources import Source
 from smooth_attention.runs.config import RunConfig
 
+__all__ = ["Opener", "open_checked_source", "open_once"]
+
 Opener = Callable[[RunConfig], tuple[Source, list[str]]]
 
 

@@ -15,6 +15,8 @@ from smooth_attention.models.network import Network
 from smooth_attention.runs.pictures import encode_array, encode_image, encode_mask
 from smooth_attention.viz.overlays import mask_overlay
 
+__all__ = ["predict_files"]
+
 
 def predict_files(
     net: Network, images: Sequence[Path], output: Path, *, with_probabilities: bool = False, with_overlay: bool = False

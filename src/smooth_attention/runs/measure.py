@@ -36,6 +36,8 @@ from smooth_attention.runs.inputs import Opener, open_checked_source
 from smooth_attention.runs.picks import evenly
 from smooth_attention.runs.robustness import measure_robustness, spaced_rows
 
+__all__ = ["measure_run"]
+
 MAX_TRAIN_IMAGES = 100
 MAX_ATTENTION_IMAGES = 16
 MAX_POSITIONS = 64

@@ -8,6 +8,8 @@ from typing import TypeVar
 from smooth_attention.core.errors import OptionError
 from smooth_attention.core.records import Record
 
+__all__ = ["evenly", "iou_by_stem", "spread_stems"]
+
 Item = TypeVar("Item")
 
 

@@ -13,6 +13,8 @@ from smooth_attention.viz.colours import palette
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+__all__ = ["encode_array", "encode_figure", "encode_image", "encode_jpeg", "encode_mask", "shrink"]
+
 
 def encode_mask(labels: np.ndarray, class_names: tuple[str, ...] | None) -> bytes:
     """Return PNG bytes of a uint8 label map (H, W)."""

@@ -10,6 +10,8 @@ from smooth_attention.data.files import read_image
 from smooth_attention.models.inference import label_map, predict_logits
 from smooth_attention.models.network import Network
 
+__all__ = ["predict"]
+
 
 def predict(net: Network, image: str | Path | np.ndarray) -> np.ndarray:
     """Return the mask of an image at the image's own size.

@@ -23,6 +23,8 @@ from smooth_attention.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from smooth_attention.runs.config import RunConfig
 from smooth_attention.runs.task import PaperTask, SegmentationTask, StandardTask
 
+__all__ = ["PROTOCOLS", "paper_metrics"]
+
 PAPER_TEST_FRAC = 0.2
 PAPER_CONVENTION = (
     "protocol paper: IoU and Dice by columns, pixel figures against target == 1, mean over batches of 8; one seed"

@@ -29,6 +29,8 @@ from smooth_attention.models.rows import used_gate, used_rows
 from smooth_attention.runs.evaluate import open_run
 from smooth_attention.runs.picks import evenly
 
+__all__ = ["measure_robustness", "measure_run_robustness", "spaced_rows"]
+
 Grid = TypeVar("Grid", np.ndarray, Tensor)
 Condition = tuple[str, int]  # corruption and severity
 Step = tuple[int, int]  # pixels down and right

@@ -23,6 +23,8 @@ from smooth_attention.models.inference import label_map
 from smooth_attention.models.network import Network
 from smooth_attention.runs.config import RunConfig
 
+__all__ = ["PaperTask", "SegmentationTask", "StandardTask"]
+
 WARMUP_FRAC = 0.05
 ADVICE = "the last good checkpoint is kept: lower --learning-rate or use --precision 32"
 

@@ -47,6 +47,8 @@ from smooth_attention.runs.fit import fit
 from smooth_attention.runs.inputs import Opener, open_checked_source
 from smooth_attention.runs.protocols import PROTOCOLS, paper_metrics
 
+__all__ = ["build_network", "train", "train_on"]
+
 
 def train(config: RunConfig, output: Path, *, cache: Path) -> Record:
     """Train one network, score_run the checkpoint that its protocol chooses, and leave a run directory.

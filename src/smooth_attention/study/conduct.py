@@ -39,6 +39,8 @@ from smooth_attention.study.reporting.samples import write_samples
 from smooth_attention.study.reporting.tables import write_tables
 from smooth_attention.study.verdicts.conclusions import Conclusions, judge_study
 
+__all__ = ["conclude", "run_study"]
+
 LOCK = ".lock"
 
 

@@ -15,6 +15,18 @@ import numpy as np
 from smooth_attention.core.records import METRIC_TITLES, CorruptedMetrics, Record
 from smooth_attention.metrics import PUBLISHED
 
+__all__ = [
+    "PAPER_EPOCHS",
+    "QUANTITY",
+    "Quantity",
+    "Read",
+    "by_epoch",
+    "diagnostic",
+    "kept_under",
+    "quantities_in",
+    "subtract",
+]
+
 T = TypeVar("T")
 Read = Callable[[Record], float | None]
 PaperEpoch = Literal["last", "best_test"]

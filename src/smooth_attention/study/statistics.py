@@ -14,6 +14,19 @@ from scipy import optimize, stats
 
 from smooth_attention.core.errors import OptionError
 
+__all__ = [
+    "LEVEL",
+    "Estimate",
+    "correct_for_contrasts",
+    "estimate_over_folds",
+    "estimate_over_seeds",
+    "plan_over_folds",
+    "plan_over_seeds",
+    "replicates_needed",
+    "smallest_difference",
+    "split_variance",
+]
+
 LEVEL = 0.05  # of every test
 SEED_QUANTILE = 0.25  # of chi2: the mean square of the seeds lies below its upper bound with probability 0.75
 SCALES = 4000  # quantiles of the estimated scale over which power is averaged

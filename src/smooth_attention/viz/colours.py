@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from smooth_attention.core.errors import OptionError
 
+__all__ = ["FALSE_NEGATIVE", "FALSE_POSITIVE", "IGNORED", "IGNORED_COLOUR", "TRUE_POSITIVE", "palette"]
+
 IGNORED = 255  # label of pixels that count for nothing
 IGNORED_COLOUR = (230, 230, 230)
 

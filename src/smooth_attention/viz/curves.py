@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 
 from smooth_attention.viz.study_charts import FAINT, GRID, ArmStyle, blank_chart, plain
 
+__all__ = ["Curve", "Level", "Panel", "curve_chart", "curve_figure", "panel_figure", "print_figure", "tidy"]
+
 PRINT_DPI = 300
 EMBEDDED_DPI = 150  # of images inside an SVG
 

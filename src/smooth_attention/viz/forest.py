@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from smooth_attention.viz.curves import tidy
 from smooth_attention.viz.study_charts import FAINT, INK, SHADE, ArmStyle, blank_chart, plain
 
+__all__ = ["ForestRow", "forest_chart", "forest_figure"]
+
 OVER_TRAININGS, TRAINED_ONLY = "95 %, over trainings and images", "95 %, these trained networks only"
 X_TITLE = "difference in points of IoU"
 ROW_PX = 46

@@ -22,6 +22,22 @@ from numpy.typing import NDArray
 from smooth_attention.core.errors import OptionError, ShapeError
 from smooth_attention.viz.overlays import Picture
 
+__all__ = [
+    "ATTENTION",
+    "MARK",
+    "POWER",
+    "ROUGHNESS",
+    "AttentionRow",
+    "Map",
+    "attention_figure",
+    "colour_table",
+    "describe_gate",
+    "gate_overlay",
+    "heat_overlay",
+    "mark_box",
+    "matrix_figure",
+]
+
 Map = NDArray[np.floating]  # (h, w)
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels of the image
 

@@ -47,6 +47,8 @@ from smooth_attention.viz.study_charts import FAINT, INK
 if TYPE_CHECKING:
     from smooth_attention.look.stages import Stage
 
+__all__ = ["network_figure"]
+
 Point = tuple[float, float]
 
 LANE = 0.05  # inches from line to line beside a block

@@ -14,6 +14,32 @@ from matplotlib.textpath import text_to_path
 if TYPE_CHECKING:
     from smooth_attention.look.stages import Stage
 
+__all__ = [
+    "CAPTION",
+    "CAPTIONED",
+    "CARD_SIZE",
+    "FAMILY",
+    "FOOT",
+    "MARGIN",
+    "PAD",
+    "TITLE",
+    "WIDTH",
+    "Box",
+    "Lettering",
+    "Line",
+    "Pairs",
+    "Side",
+    "assign_columns",
+    "assign_rows",
+    "card_label",
+    "choose_lettering",
+    "count_text",
+    "place_boxes",
+    "scale_boxes",
+    "shape_text",
+    "text_width",
+]
+
 Row = Literal["top", "middle", "bottom"]
 Pairs = set[tuple[int, int]]
 Side = tuple[float, float]  # width and height of a box

@@ -22,6 +22,17 @@ from smooth_attention.viz.colours import (
     palette,
 )
 
+__all__ = [
+    "Picture",
+    "PredictionRow",
+    "Sample",
+    "error_overlay",
+    "mask_overlay",
+    "overlay_key",
+    "prediction_grid",
+    "sample_grid",
+]
+
 Picture = NDArray[np.uint8]  # (H, W, 3)
 Labels = NDArray[np.integer] | NDArray[np.bool_]  # (H, W)
 

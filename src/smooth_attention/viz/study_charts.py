@@ -13,6 +13,23 @@ from plotly.offline import get_plotlyjs
 
 from smooth_attention.viz.colours import palette
 
+__all__ = [
+    "FAINT",
+    "FONT",
+    "GRID",
+    "INK",
+    "SHADE",
+    "ArmStyle",
+    "Cloud",
+    "arm_styles",
+    "blank_chart",
+    "chart_json",
+    "chart_library",
+    "dot_chart",
+    "plain",
+    "scatter_chart",
+]
+
 INK, FAINT, GRID, SHADE = "#24292f", "#6b7280", "#e6e6e2", "rgba(110, 118, 129, 0.14)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 LETTER_PX = 7.5  # width of a letter in a legend, on average

@@ -17,6 +17,8 @@ from smooth_attention.core.errors import OptionError
 from smooth_attention.viz.heatmaps import ATTENTION, POWER, Map
 from smooth_attention.viz.study_charts import FONT, INK, plain
 
+__all__ = ["scatter_chart", "scatter_figure", "surface_chart", "surface_figure", "turning_page"]
+
 AXES = ("x (px)", "y (px)", "attention")
 ELEVATION, AZIMUTH = 35, -60
 

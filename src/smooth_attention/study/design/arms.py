@@ -11,6 +11,8 @@ from smooth_attention.core.arms import ARMS, DEFAULT_THRESHOLD, GATED
 from smooth_attention.core.errors import ConfigError
 from smooth_attention.core.names import suggest
 
+__all__ = ["TUNED", "StudyArm", "find_arm", "half_of", "make_arm", "parse_arms"]
+
 TUNED = "smooth-tuned"
 HALF = "-half"  # what the name of the positive control ends with
 KNOWN = (*ARMS, TUNED)

@@ -17,6 +17,20 @@ from smooth_attention.data.layouts import LayoutName
 from smooth_attention.runs.config import RunConfig, checked, given, read_mapping
 from smooth_attention.study.design.arms import TUNED, StudyArm, find_arm, half_of, make_arm, parse_arms
 
+__all__ = [
+    "PRESETS",
+    "REFERENCES",
+    "NetworkConfig",
+    "Replicates",
+    "StudyConfig",
+    "TrainingConfig",
+    "budget_hours",
+    "lay_over",
+    "make_study",
+    "read_study",
+    "write_study",
+]
+
 NETWORK = {"name": "network", **{field: field for field in ("encoder", "output_stride", "encoder_weights", "stages")}}
 TRAINING = (
     "epochs",

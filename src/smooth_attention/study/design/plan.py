@@ -19,6 +19,17 @@ from smooth_attention.runs.protocols import PROTOCOLS
 from smooth_attention.study.design.config import Replicates, StudyConfig, budget_hours
 from smooth_attention.study.statistics import plan_over_folds, plan_over_seeds, smallest_difference
 
+__all__ = [
+    "RUNS",
+    "Forecast",
+    "PlannedRun",
+    "Speed",
+    "keep_to_budget",
+    "make_plan",
+    "total_seconds",
+    "visible_difference",
+]
+
 RUNS = "runs"
 
 # Standard deviations of a difference of IoU per image, between trainings, groups of images, and the rest: the mean over

@@ -8,6 +8,8 @@ from pathlib import Path
 from smooth_attention.core.records import Record
 from smooth_attention.study.design.config import StudyConfig
 
+__all__ = ["Failure", "Result", "Study"]
+
 
 @dataclass(frozen=True, slots=True)
 class Result:

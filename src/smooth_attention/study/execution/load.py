@@ -13,6 +13,8 @@ from smooth_attention.study.design.config import StudyConfig, make_study, read_s
 from smooth_attention.study.design.plan import RUNS, PlannedRun
 from smooth_attention.study.execution.collect import Failure, Result, Study
 
+__all__ = ["PLAN_FILE", "STUDY_FILE", "load_study", "open_study", "read_plan", "record_of", "set_aside_damaged"]
+
 STUDY_FILE = "study.yaml"
 PLAN_FILE = "plan.json"
 

@@ -14,6 +14,8 @@ from smooth_attention.core.errors import ConfigError
 from smooth_attention.study.design.plan import PlannedRun
 from smooth_attention.study.execution.worker import perform
 
+__all__ = ["check_address", "ray_executor"]
+
 CONNECT_SECONDS = 5
 MAX_RETRIES = 10  # of a run whose node died; it continues from its last epoch
 

@@ -21,6 +21,8 @@ from smooth_attention.study.design.plan import Forecast, PlannedRun, Speed
 from smooth_attention.study.execution.load import record_of, set_aside_damaged
 from smooth_attention.study.execution.worker import fail
 
+__all__ = ["LOG", "Executor", "LocalExecutor", "Progress", "Report", "do_runs", "is_finished", "local_executor"]
+
 LOG = "log.txt"
 POLL_SECONDS = 0.5
 

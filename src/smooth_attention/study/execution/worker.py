@@ -28,6 +28,8 @@ from smooth_attention.core.records import RECORD, Record, read_record, write_rec
 if TYPE_CHECKING:
     from smooth_attention.runs.inputs import Opener
 
+__all__ = ["NO_SPACE", "fail", "perform", "tell_full"]
+
 TIMED_STEPS = 3
 TIMED_IMAGES = 4
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)

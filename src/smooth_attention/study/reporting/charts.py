@@ -26,6 +26,21 @@ from smooth_attention.viz.study_charts import ArmStyle, Cloud, arm_styles, chart
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+__all__ = [
+    "IOU",
+    "RULES",
+    "ReportChart",
+    "corruption_panels",
+    "diagnostic_panels",
+    "forest_panel",
+    "forest_rows",
+    "mean_iou",
+    "rule_curves",
+    "rule_panels",
+    "scatter_panels",
+    "training_panels",
+]
+
 MAX_POINTS = 1000
 FEW_EPOCHS = 12
 IOU = "IoU per image, mean over test images (1 where nothing is and nothing was found)"

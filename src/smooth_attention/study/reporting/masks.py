@@ -24,6 +24,8 @@ from smooth_attention.study.verdicts.contrasts import images_of
 from smooth_attention.viz.colours import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE, palette
 from smooth_attention.viz.overlays import error_overlay, mask_overlay
 
+__all__ = ["MaskSheet", "mask_sheets"]
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:

@@ -16,6 +16,8 @@ from smooth_attention.study.verdicts.findings import Finding
 from smooth_attention.study.verdicts.retention import robustness_of, split_alike, tell_others
 from smooth_attention.study.verdicts.verdict import points
 
+__all__ = ["claim_table", "corruption_tables", "failure_table", "finding_table", "retention_table", "score_table"]
+
 NOTHING = "–"
 CONTRAST = (
     Column("dataset", ("dataset",), "left"),

@@ -42,6 +42,8 @@ from smooth_attention.viz.curves import curve_figure, print_figure
 from smooth_attention.viz.forest import forest_figure
 from smooth_attention.viz.study_charts import chart_library
 
+__all__ = ["write_report"]
+
 REPORT, FIGURES = "report.html", "figures"
 TEMPLATE = "report.html.jinja"
 SIGNS = {"better": "▲", "worse": "▼", "same": "=", "can't tell": "?", "inactive": "○"}

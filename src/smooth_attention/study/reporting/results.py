@@ -9,6 +9,8 @@ from smooth_attention.study.execution.collect import Study
 from smooth_attention.study.quantities import quantities_in
 from smooth_attention.study.reporting.table_formats import write_csv
 
+__all__ = ["write_results"]
+
 
 def write_results(study: Study, path: Path) -> None:
     """Write ``results.csv``: one row for each finished run, with every digit, in the order of the plan.

@@ -16,6 +16,8 @@ from smooth_attention.runs.pictures import encode_jpeg, encode_mask
 from smooth_attention.study.execution.collect import Result, Study
 from smooth_attention.study.verdicts.contrasts import Paired, pair_arms
 
+__all__ = ["Sample", "choose_samples", "image_path", "prediction_path", "shrink_labels", "truth_path", "write_samples"]
+
 SAMPLES = "samples"
 PER_DATASET = 6
 SIDE_PX = 192

@@ -13,6 +13,8 @@ from markupsafe import Markup
 
 from smooth_attention.core.files import write_text
 
+__all__ = ["Cell", "Column", "Table", "count", "number", "show", "spread", "word", "write_csv"]
+
 Value = str | int | float | None
 LATEX = str.maketrans(
     {

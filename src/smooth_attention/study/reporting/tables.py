@@ -25,6 +25,8 @@ from smooth_attention.study.verdicts.findings import CONVENTION, Finding
 from smooth_attention.study.verdicts.published import find_place
 from smooth_attention.study.verdicts.retention import robustness_of, split_alike, tell_others
 
+__all__ = ["spread_column", "write_tables"]
+
 
 def write_tables(study: Study, conclusions: Conclusions, directory: Path) -> list[Path]:
     """Write every table of a study as Markdown, LaTeX and CSV, and return the files.

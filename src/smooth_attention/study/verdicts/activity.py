@@ -11,6 +11,8 @@ from smooth_attention.core.records import PooledMetrics
 from smooth_attention.study.execution.collect import Result
 from smooth_attention.study.quantities import diagnostic
 
+__all__ = ["Activity", "measure_activity"]
+
 SMALL_GAMMA, FEW, SINK = 0.3, 0.01, 0.5
 
 

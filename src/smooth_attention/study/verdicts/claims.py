@@ -18,6 +18,8 @@ from smooth_attention.study.verdicts.contrasts import pair_arms
 from smooth_attention.study.verdicts.published import TABLE_CLAIMS, Place, Quantifier, TableClaim, find_place
 from smooth_attention.study.verdicts.retention import are_mixed
 
+__all__ = ["CONVENTION", "Claim", "estimate_over_runs", "judge_claims"]
+
 Outcome = Literal["holds", "fails", "can't tell", "not tested"]
 
 FEW = 4  # contrasts that are listed one by one

@@ -10,6 +10,8 @@ from smooth_attention.study.verdicts.corrupted import find_mixed, judge_retentio
 from smooth_attention.study.verdicts.findings import Finding
 from smooth_attention.study.verdicts.verdict import judge
 
+__all__ = ["Conclusions", "judge_study"]
+
 
 @dataclass(frozen=True, slots=True)
 class Conclusions:

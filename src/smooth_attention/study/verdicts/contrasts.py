@@ -21,6 +21,8 @@ from smooth_attention.study.statistics import (
     split_variance,
 )
 
+__all__ = ["Paired", "compare_arms", "images_of", "pair_arms"]
+
 
 @dataclass(frozen=True, slots=True)
 class Paired:

@@ -10,6 +10,8 @@ from smooth_attention.study.verdicts.findings import Finding
 from smooth_attention.study.verdicts.retention import are_mixed, retention_of
 from smooth_attention.study.verdicts.verdict import Evidence, decide, p_different, p_equal, points
 
+__all__ = ["RETENTION_CONVENTION", "find_mixed", "judge_retention"]
+
 RETENTION_CONVENTION = (
     "difference of retention (pooled IoU on corrupted over clean test images, mean over corruptions and severities), "
     "arm minus reference, mean over trainings; intervals 95 %, over trainings, on these images; p by Holm over all "

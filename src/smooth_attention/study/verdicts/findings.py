@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+__all__ = ["CONVENTION", "Finding", "Verdict"]
+
 Verdict = Literal["better", "worse", "same", "can't tell", "inactive"]
 CONVENTION = (
     "difference of IoU per image (protocol standard, native size), arm minus reference, mean over test images and "

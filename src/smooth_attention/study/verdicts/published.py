@@ -12,6 +12,8 @@ from typing import Literal
 from smooth_attention.metrics import PUBLISHED
 from smooth_attention.study.execution.collect import Study
 
+__all__ = ["TABLE_CLAIMS", "Place", "Quantifier", "TableClaim", "find_place"]
+
 Quantifier = Literal["all", "any", "flat"]
 
 PAPER_TABLES = {"birds": 1, "fish": 2, "fire": 3, "instruments": 4, "flood": 5}

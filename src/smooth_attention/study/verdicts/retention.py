@@ -9,6 +9,8 @@ from itertools import chain
 from smooth_attention.core.records import Robustness
 from smooth_attention.study.execution.collect import Result
 
+__all__ = ["are_mixed", "retention_of", "robustness_of", "split_alike", "tell_others"]
+
 
 @dataclass(frozen=True, slots=True)
 class CorruptionSet:

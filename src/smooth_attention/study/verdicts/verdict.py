@@ -14,6 +14,8 @@ from smooth_attention.study.verdicts.activity import Activity, measure_activity
 from smooth_attention.study.verdicts.contrasts import Paired, pair_arms
 from smooth_attention.study.verdicts.findings import Finding, Verdict
 
+__all__ = ["Evidence", "decide", "headline", "judge", "p_different", "p_equal", "points"]
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
