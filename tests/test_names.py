@@ -1,4 +1,4 @@
-"""What is private: a name that its file's ``__all__`` leaves out. Other files use those in it, and none is there unused."""
+"""What is private: a name that its file leaves out of ``__all__``. Other files use those in it; none is unused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ten corruptions at five severities, with the constants of ImageNet-C."""
+"""Corruptions at five severities, with the constants of ImageNet-C."""
 
 from __future__ import annotations
 

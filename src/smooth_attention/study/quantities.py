@@ -229,23 +229,17 @@ def train_iou(record: Record) -> float | None:
     return of(record.metrics.train, lambda train: train.per_image.iou)
 
 
+# of pooled metrics, beside results.csv
+POOLED_PLACES: dict[str, tuple[Place, ...]] = {
+    "iou": ("pooled", "scores"),
+    "dice": ("scores",),
+    "boundary_iou": ("scores",),
+}
 QUANTITIES = (
     Quantity("epoch", "chosen epoch", 0, lambda r: r.epoch.chosen),
-    pooled("iou", "pooled", "scores"),
-    pooled("dice", "scores"),
-    pooled("accuracy"),
-    pooled("precision"),
-    pooled("recall"),
-    pooled("f1"),
-    pooled("boundary_iou", "scores"),
+    *(pooled(name, *POOLED_PLACES.get(name, ())) for name in METRIC_TITLES),
     pooled("ece", title="ECE", better=-1),
-    per_image("iou", "metrics"),
-    per_image("dice", "metrics"),
-    per_image("accuracy", "metrics"),
-    per_image("precision", "metrics"),
-    per_image("recall", "metrics"),
-    per_image("f1", "metrics"),
-    per_image("boundary_iou", "metrics"),
+    *(per_image(name, "metrics") for name in METRIC_TITLES),
     per_image("hd95_px", title="HD95", better=-1),
     Quantity("per_image_num_images", "test images", 0, lambda r: r.metrics.test.per_image.num_images),
     Quantity("hd95_misses", "images without HD95", -1, lambda r: r.metrics.test.hd95.misses),
