@@ -54,7 +54,7 @@ def oracle_counts(prediction, truth, num_classes):
     return np.stack([tp, fp, fn, matrix.sum() - tp - fp - fn], axis=-1)
 
 
-def oracle_figures(prediction, truth, label):
+def oracle_metrics(prediction, truth, label):
     """scikit-learn's figures of one class against the rest."""
     kept = truth != 255
     wanted, found = truth[kept] == label, prediction[kept] == label
@@ -88,7 +88,7 @@ def test_counts_and_figures_equal_scikit_learn(num_classes, options):
     np.testing.assert_array_equal(counts, oracle_counts(prediction, truth, num_classes))
     scores = score_counts(counts)
     for label in range(num_classes):
-        for name, value in oracle_figures(prediction, truth, label).items():
+        for name, value in oracle_metrics(prediction, truth, label).items():
             np.testing.assert_allclose(scores[name][label], value, atol=1e-12, err_msg=f"{name} of {label}")
 
 
@@ -304,8 +304,8 @@ def test_binary_figures_equal_scikit_learn_pooled_and_per_image():
         metrics.update(*image)
     result = metrics.compute()
     pooled = [np.concatenate([part.ravel() for part in parts]) for parts in zip(*[i[1:] for i in images], strict=True)]
-    expected = oracle_figures((pooled[0] >= 0.5).astype(int), pooled[1], 1)
-    per_image = [oracle_figures((p >= 0.5).astype(int), t, 1) for _, p, t in images]
+    expected = oracle_metrics((pooled[0] >= 0.5).astype(int), pooled[1], 1)
+    per_image = [oracle_metrics((p >= 0.5).astype(int), t, 1) for _, p, t in images]
     for name in COUNTED:
         assert result["pooled"][name] == pytest.approx(expected[name], abs=1e-12)
         assert result["per_image"][name] == pytest.approx(np.mean([figures[name] for figures in per_image]), abs=1e-12)
@@ -366,8 +366,8 @@ def test_class_figures_equal_scikit_learn_pooled_and_per_image():
     result = metrics.compute()
     flat = [np.concatenate([part.ravel() for part in parts]) for parts in zip(*[i[1:] for i in images], strict=True)]
     for name in COUNTED:
-        by_class = np.array([oracle_figures(*flat, label)[name] for label in range(4)])
-        by_image = np.array([[oracle_figures(p, t, label)[name] for label in range(4)] for _, p, t in images])
+        by_class = np.array([oracle_metrics(*flat, label)[name] for label in range(4)])
+        by_image = np.array([[oracle_metrics(p, t, label)[name] for label in range(4)] for _, p, t in images])
         for label, class_name in enumerate(NAMES):
             assert_close_or_none(result["pooled"]["classes"][class_name][name], by_class[label])
             assert_close_or_none(result["per_image"]["classes"][class_name][name], nanmean(by_image[:, label]))

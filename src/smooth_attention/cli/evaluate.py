@@ -25,7 +25,7 @@ class EvaluateOptions:
     gate: Annotated[Literal["on", "off"], tyro.conf.arg(help="'off': the same weights without smoothing.")] = "on"
     block: Annotated[Literal["on", "off"], tyro.conf.arg(help="'off': the same weights without the block.")] = "on"
     corruptions: Annotated[
-        bool, tyro.conf.arg(help="Also score at most 64 of the images under the corruptions of ImageNet-C at five severities.")
+        bool, tyro.conf.arg(help="Also score at most 64 of the images under ImageNet-C corruptions at five severities.")
     ] = False
     output: Annotated[Path | None, tyro.conf.arg(help="Also write the metrics as JSON.")] = None
 
