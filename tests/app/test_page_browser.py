@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -288,33 +287,6 @@ def test_without_a_run_the_network_is_untrained_and_says_so(browser: Browser, ca
         assert "untrained, its weights are random" in page.locator("#notes").inner_text()
         assert "25.0 % of 196 positions" in page.locator("#caption-0-4").inner_text()
         page.close()
-
-
-@pytest.mark.slow
-def test_memory_stays_flat_over_two_hundred_clicks(visit: Callable[..., Page], served: Served) -> None:
-    page = visit()
-    spots = np.random.default_rng(0).random((220, 2))
-    places = [tuple(spot) for spot in spots]
-    for x, y in places[:20]:
-        click_elsewhere(page, x, y)
-    before = resident_mib(served.pid)
-    for x, y in places[20:]:
-        click_elsewhere(page, x, y)
-    assert resident_mib(served.pid) < 1.05 * before
-
-
-def click_elsewhere(page: Page, x: float, y: float) -> None:
-    """Click where the position is another one than now: the same picture would not be drawn anew."""
-    if f"row {int(6 * y) + 1}, column {int(6 * x) + 1} " in readout(page):
-        x = (x + 0.5) % 1
-    click_at(page, "#main img", min(max(x, 0.02), 0.98), min(max(y, 0.02), 0.98))
-
-
-def resident_mib(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/status").read_text()
-    found = re.search(r"VmRSS:\s+(\d+) kB", fields)
-    assert found is not None
-    return int(found[1]) / 1024
 
 
 @pytest.mark.parametrize(("size_px", "side"), [(224, 14), (1024, 64)], ids=["224px", "1024px"])

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from app_page import Served
@@ -37,8 +38,12 @@ def fetch(url: str, data: Any = None) -> tuple[int, str]:
         return error.code, error.read().decode(errors="replace")
 
 
-def call(served: Served, event: str, *data: Any, person: str | None = None) -> str:
-    """Call an event, ``"load"`` or ``"part.event"``, as the page of a person would; return all that the server says."""
+def call(served: Served, event: str, *data: Any, person: str | None = None, at: tuple[int, int] | None = None) -> str:
+    """Call an event, ``"load"`` or ``"part.event"``, as the page of a person would; return all that the server says.
+
+    Args:
+        at: where a click was, in pixels of the picture.
+    """
     config = json.loads(fetch(served.url + "config")[1])
     part_name, _, event = event.rpartition(".")
     parts = [part["id"] for part in config["components"] if part["props"].get("elem_id") == part_name]
@@ -50,9 +55,13 @@ def call(served: Served, event: str, *data: Any, person: str | None = None) -> s
     values = {part["id"]: part["props"].get("value") for part in config["components"]}
     sent = [*data, *(values[part] for part in inputs[len(data) :])]
     person = person or f"test{os.urandom(4).hex()}"
-    status, said = fetch(
-        served.url + "gradio_api/queue/join", {"data": sent, "fn_index": number, "session_hash": person}
-    )
+    asked = {
+        "data": sent,
+        "fn_index": number,
+        "session_hash": person,
+        "event_data": at and {"index": at, "value": None},
+    }
+    status, said = fetch(served.url + "gradio_api/queue/join", asked)
     assert status == 200, said
     return fetch(served.url + f"gradio_api/queue/data?session_hash={person}")[1]
 
@@ -127,6 +136,34 @@ def test_every_click_into_a_picture_is_answered(served: Served) -> None:
         if any(part in pictures and event == "select" for part, event in dependency["targets"])
     ]
     assert modes == ["multiple"] * 11  # the image, and five pictures of each of two networks
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_two_hundred_clicks(served: Served) -> None:
+    call(served, "load", person="clicks")
+
+    def click(x: int, y: int) -> None:
+        """Click into the image and fetch every picture of the answer, as a page does."""
+        said = call(served, "main.select", person="clicks", at=(x, y))
+        assert "of 6 x 6 positions" in said
+        pictures = set(re.findall(r'"url": ?"(http[^"]+)"', said))
+        assert len(pictures) >= 5
+        assert all(fetch(url)[0] == 200 for url in pictures)
+
+    places = np.random.default_rng(0).integers(0, 370, (220, 2)).tolist()  # within the shorter side
+    for place in places[:20]:
+        click(*place)
+    before = resident_mib(served.pid)
+    for place in places[20:]:
+        click(*place)
+    assert resident_mib(served.pid) < 1.05 * before
+
+
+def resident_mib(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", fields)
+    assert found is not None
+    return int(found[1]) / 1024
 
 
 def test_server_listens_on_this_machine_alone(served: Served) -> None:
