@@ -10,36 +10,28 @@ from torch import Tensor, nn
 
 from smooth_attention.core.errors import OptionError
 from smooth_attention.look.stages import MAX_STAGES, Stages, trace_stages
-from smooth_attention.models import Network, PaperUNet, block_mode, create_model, insert
+from smooth_attention.models import Network, PaperUNet, block_mode, insert
+from zoo import NETWORKS, build
 
-RULE = {"threshold": 0.4}
-
-
-def build(arch="unet", encoder_name="resnet18", **options):
-    torch.manual_seed(0)
-    options = {"block_options": RULE, **options}
-    return create_model(arch, encoder_name=encoder_name, encoder_weights=None, **options)
-
-
-NETWORKS = {
-    "paper": lambda: PaperUNet(None),
-    "unet-resnet18": build,
-    "unetplusplus-hrnet": lambda: build("unetplusplus", "tu-hrnet_w18_small"),
-    "manet-densenet121": lambda: build("manet", "densenet121"),
-    "linknet-vgg11_bn": lambda: build("linknet", "vgg11_bn"),
-    "fpn-mit_b0": lambda: build("fpn", "mit_b0", block_options={"fraction": 0.25}),
-    "pspnet-resnet18": lambda: build("pspnet"),
-    "deeplabv3-efficientnet": lambda: build("deeplabv3", "tu-efficientnet_b0"),
-    "deeplabv3plus-mobilenet_v2": lambda: build("deeplabv3plus", "mobilenet_v2"),
-    "pan-resnet18": lambda: build("pan", classes=3),
-    "upernet-convnext": lambda: build("upernet", "tu-convnext_atto"),
-    "segformer-mit_b0": lambda: build("segformer", "mit_b0", stages=(3, -1)),
-    "dpt-vit": lambda: build("dpt", "tu-vit_tiny_patch16_224"),
-    "unet-scse-median": lambda: build(block="median", block_options={"size": 3}, decoder_attention_type="scse"),
-}
+NAMES = (
+    "paper",
+    "unet",
+    "unetplusplus-hrnet",
+    "manet-densenet121",
+    "linknet-vgg11_bn",
+    "fpn-mit_b0",
+    "pspnet",
+    "deeplabv3-efficientnet",
+    "deeplabv3plus-mobilenet_v2",
+    "pan",
+    "upernet-convnext",
+    "segformer-mit_b0-two-stages",
+    "dpt-vit",
+    "unet-scse-median",
+)
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(scope="module", params=NAMES)
 def network(request: pytest.FixtureRequest) -> Network:
     return NETWORKS[request.param]()
 

@@ -18,18 +18,18 @@ from matplotlib.transforms import Affine2D
 
 from smooth_attention.core.errors import OptionError
 from smooth_attention.look.stages import Stage, Stages, trace_stages
-from smooth_attention.models import PaperUNet, create_model, insert
+from smooth_attention.models import PaperUNet, insert
 from smooth_attention.viz.colours import lab_as_seen
 from smooth_attention.viz.network import COLOURS, network_figure
 from smooth_attention.viz.network_layout import count_text
 from smooth_attention.viz.study_charts import FAINT, INK
+from zoo import NETWORKS, OPTIONS
 
-RULE = {"threshold": 0.4}
 LONG_RULE = "threshold 0.123, temperature 0.0456"
 
 
-def trace(arch, encoder_name, **options):
-    return trace_stages(create_model(arch, encoder_name=encoder_name, encoder_weights=None, **options), 64)
+def trace(net):
+    return trace_stages(net, 64)
 
 
 def stage(name="encoder.layer1", **values):
@@ -51,24 +51,23 @@ def make_stages(num_stages, first, block=None, links=(), word="some_module"):
     return Stages(tuple(stages), tuple(links), (3, 512, 512))
 
 
-def make_unet():
-    return trace("unet", "resnet18", block_options=RULE)
-
-
-NETWORKS = {
-    "paper": lambda: trace_stages(PaperUNet(None), 64),
-    "unet": make_unet,
-    "unet-none": lambda: trace("unet", "resnet18", block="none"),
-    "unet-inserted": lambda: trace_stages(
-        insert(PaperUNet(None), {"encoder.6": 256, "decoder.3": 128}, block_options=RULE), 64
+NAMES = (
+    "paper",
+    "unet",
+    "unet-none",
+    "unet-median",
+    "fpn-three-stages",
+    "pspnet",
+    "deeplabv3plus-mobilenet_v2",
+    "segformer-mit_b0",
+    "dpt-vit",
+    "unetplusplus-hrnet",
+)
+STAGES = {
+    **{name: lambda name=name: trace(NETWORKS[name]()) for name in NAMES},
+    "unet-inserted": lambda: trace(
+        insert(PaperUNet(None), {"encoder.6": 256, "decoder.3": 128}, block_options=OPTIONS)
     ),
-    "unet-median": lambda: trace("unet", "resnet18", block="median"),
-    "fpn-three-blocks": lambda: trace("fpn", "resnet18", stages=(3, 4, -1), block_options=RULE),
-    "pspnet": lambda: trace("pspnet", "resnet18"),
-    "deeplabv3plus": lambda: trace("deeplabv3plus", "mobilenet_v2"),
-    "segformer": lambda: trace("segformer", "mit_b0"),
-    "dpt": lambda: trace("dpt", "tu-vit_tiny_patch16_224"),
-    "unetplusplus": lambda: trace("unetplusplus", "tu-hrnet_w18_small"),
     "24": lambda: make_stages(24, 12, 11, [(i, 23 - i) for i in range(11)]),
     "24-long-encoder": lambda: make_stages(24, 22, 21, [(3, 22)]),
     "24-long-decoder": lambda: make_stages(24, 3, 2, [(0, 20), (1, 10), (3, 5)]),
@@ -81,14 +80,14 @@ NETWORKS = {
 }
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(scope="module", params=STAGES)
 def traced(request: pytest.FixtureRequest) -> Stages:
-    return NETWORKS[request.param]()
+    return STAGES[request.param]()
 
 
 @pytest.fixture(scope="module")
 def unet() -> Stages:
-    return make_unet()
+    return STAGES["unet"]()
 
 
 def draw(traced, title="Network"):
@@ -288,7 +287,7 @@ def test_skip_links_differ_from_the_way_through_the_network(unet):
 
 
 def test_lines_beside_a_block_stay_apart():
-    figure, _ = draw(NETWORKS["dpt"]())
+    figure, _ = draw(STAGES["dpt-vit"]())
     (frame,) = (outline(card) for card in find(figure, FancyBboxPatch))
     (left, bottom), (right, top) = frame
     xs = []
