@@ -24,8 +24,8 @@ class FiguresOptions:
     image: Annotated[
         str | None,
         tyro.conf.arg(
-            help="Stem of the test image whose attention is shown; left out: of five from the worst to the best IoU "
-            "the one with most smoothing, where all tie the roughest."
+            help="Stem of the test image whose attention is shown; left out: of five test images that span worst to "
+            "best IoU, the one smoothed most (on a tie, the roughest)."
         ),
     ] = None
     position: Annotated[

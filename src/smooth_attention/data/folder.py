@@ -1,4 +1,4 @@
-"""The ``folder`` layout: ``images/`` and ``masks/`` with equal stems, and optional lists beside them."""
+"""The ``folder`` layout: ``images/``, masks of the same file names in ``masks/``, and optional lists beside them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of a trained network's IoU corrupted images leave, and how still its masks and its attention hold."""
+"""How much of a trained network's IoU corrupted images leave, and how little its masks and its attention move."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def score_table(study: Study) -> Table:
 
 
 def corruption_tables(study: Study) -> list[Table]:
-    """Return for each dataset what every corruption leaves, and how still masks hold."""
+    """Return for each dataset what every corruption leaves, and how little masks move."""
     tables = []
     for dataset in study.datasets:
         alike, others = split_alike({arm: study.of(dataset, arm) for arm in study.arms})

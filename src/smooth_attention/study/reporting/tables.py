@@ -199,7 +199,7 @@ def count_choices(results: Iterable[Result]) -> str:
 
 
 def robustness_table(study: Study, dataset: str) -> Table:
-    """Return how much IoU each corruption leaves, and how still masks and attention hold."""
+    """Return how much IoU each corruption leaves, and how little masks and attention move."""
     by_arm, others = corrupted_arms(study, dataset)
     first = robustness_of(next(iter(by_arm.values())))[0]
     single = [
