@@ -65,6 +65,7 @@ def test_every_figure_is_written_for_print_and_page(written: Path) -> None:
         assert 'src="http' not in page
 
 
+@pytest.mark.slow
 def test_every_figure_of_two_runs_is_drawn(look_run: Path, other_run: Path, cache: Path) -> None:
     for name, make in figure_makers(input_of(look_run, other_run, cache=cache)).items():
         files = (turning_page if name in TURNING else print_figure)(make())
