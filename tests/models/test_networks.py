@@ -28,7 +28,10 @@ def network(request: pytest.FixtureRequest) -> Network:
     return NETWORKS[request.param]()
 
 
-@pytest.mark.parametrize("check", [name for name in CHECKS if name != "compile"])
+@pytest.mark.parametrize(
+    "check",
+    [pytest.param(name, marks=pytest.mark.slow if name == "onnx" else ()) for name in CHECKS if name != "compile"],
+)
 def test_network_passes_the_common_check(network, check):
     CHECKS[check](network)
 
