@@ -25,7 +25,7 @@ check: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_package.py
+	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_names.py tests/test_package.py
 
 # whether this checkout gives what an earlier commit gave, on generated images; fixtures are made once, in WORK, which is
 # outside the repository: make same BEFORE=29b3452 [WORK=DIR] [ONLY='report*']; 4 minutes on one core, fixtures another 7
