@@ -35,7 +35,7 @@ def test_samples_are_the_test_images_with_their_figures(viewer: Viewer, app_runs
     record = read_record(app_runs["smooth"])
     images = {image.stem: image.iou for image in record.metrics.test.images}
     assert dict(viewer.open("smooth").samples) == images
-    assert f"Test IoU {record['metrics']['test']['pooled']['iou']:.3f} (pooled" in viewer.open("smooth").notes[0]
+    assert f"Test IoU {record.metrics.test.pooled.iou:.3f} (pooled" in viewer.open("smooth").notes[0]
 
 
 def test_mask_caption_has_the_figure_of_the_record(viewer: Viewer, session: Session) -> None:

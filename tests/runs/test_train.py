@@ -367,12 +367,12 @@ def test_other_networks_and_arms_train_on_classes(
         record = train(config, run, cache=cache)
     test = record.metrics.test
     assert 0 <= test.pooled.iou <= 1
-    assert {"gate_off", "bypass"} & test.keys() == switched
+    assert {"gate_off", "bypass"} & test.written().keys() == switched
     net = load_model(run)
     assert net.recipe["arch"] == options["network"]
     assert net.facts["arm"] == options["arm"]
     card = (run / "model" / "README.md").read_text()
-    for part in (options["arm"], "kinds", f"| IoU | {test['pooled']['iou']:.4f} |", "load_model", "licence"):
+    for part in (options["arm"], "kinds", f"| IoU | {test.pooled.iou:.4f} |", "load_model", "licence"):
         assert part in card
     (mask,) = predict_files(net, [next((data / "images").iterdir())], tmp_path / "masks")
     assert mask.is_file()
