@@ -229,7 +229,7 @@ def test_read_mask_gives_binary_labels_of_any_mode(tmp_path, save, mode):
 @pytest.mark.parametrize("class_names", [None, ("grass", "cow", "sky")], ids=["binary", "classes"])
 def test_read_mask_takes_palette_indices_not_colours(tmp_path, class_names):
     image = Image.fromarray(LABELS)
-    image.putpalette([200, 10, 10, 10, 10, 10, 5, 5, 5])
+    image.putpalette([5, 5, 5, 200, 10, 10, 10, 10, 10])
     assert image.mode == "P"
     image.save(tmp_path / "mask.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", class_names), LABELS)

@@ -30,7 +30,7 @@ from smooth_attention.data.check import check_source
 from smooth_attention.data.files import open_image
 from smooth_attention.data.folder import FolderSource
 from smooth_attention.data.layouts import PUBLISHED, LayoutName
-from smooth_attention.data.opening import open_layout, open_source
+from smooth_attention.data.opening import OWN, open_layout, open_source
 from smooth_attention.data.splits import make_split
 
 
@@ -51,7 +51,7 @@ def published(request, tmp_path, save):
 
 
 def test_layouts_are_the_known_ones():
-    assert ["folder", *PUBLISHED] == list(get_args(LayoutName))
+    assert [*OWN, *PUBLISHED] == list(get_args(LayoutName))
     assert list(PUBLISHED) == list(WRITERS)
 
 
@@ -76,7 +76,7 @@ def test_check_finds_no_problem_and_notes_the_traps(published):
         "fish": ["flips and turns of far fewer photos", "'Hourse Mackerel' is spelled as published"],
         "fire": ["JPEG with ringing", "5 images in {root}/Image/Not_Fire have no masks and take no part"],
         "instruments": ["three equal channels"],
-        "flood": ["the val folder is the test part"],
+        "flood": ["the val folder is the test part", "recognised by train/ and val/"],
     }[name]
     assert len(report.notes) == len(told)
     for note, part in zip(report.notes, told, strict=True):

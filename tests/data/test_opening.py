@@ -25,7 +25,11 @@ def test_open_source_recognises_a_folder(write_folder, layout, kind):
         ("nowhere", None, "no such data directory: nowhere; give a directory with images/ and masks/, or 'shapes'"),
         ("shapes", "folder", "no such data directory: shapes"),
         ("shapes", "birds", "layout 'birds' needs CUB_200_2011/images/ .*; give the directory .*, got shapes"),
-        ("shapes", "cats", "no layout 'cats'; known: folder, birds, fish, .*; leave it out to have it recognised"),
+        (
+            "shapes",
+            "cats",
+            "no layout 'cats'; known: folder, parts, birds, .*; leave it out to have it recognised",
+        ),
     ],
 )
 def test_open_source_refuses(tmp_path, monkeypatch, data, layout, match):

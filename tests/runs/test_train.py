@@ -374,5 +374,5 @@ def test_other_networks_and_arms_train_on_classes(
     card = (run / "model" / "README.md").read_text()
     for part in (options["arm"], "kinds", f"| IoU | {test.pooled.iou:.4f} |", "load_model", "licence"):
         assert part in card
-    (mask,) = predict_files(net, [next((data / "images").iterdir())], tmp_path / "masks")
-    assert mask.is_file()
+    _, (masked,) = predict_files(net, [next((data / "images").iterdir())], tmp_path / "masks")
+    assert masked.mask.is_file()

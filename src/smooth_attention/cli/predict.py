@@ -31,15 +31,19 @@ class PredictOptions:
 def run(arguments: list[str], prog: str) -> None:
     options = read_options(PredictOptions, arguments, prog)
 
-    from smooth_attention.cli.tables import print_line
+    from smooth_attention.cli.tables import print_line, track
+    from smooth_attention.core.errors import RunError
     from smooth_attention.models import load_model
     from smooth_attention.runs.mask_files import predict_files
 
-    written = predict_files(
+    count, masked = predict_files(
         load_model(options.model),
         options.images,
         options.output,
         with_probabilities=options.probabilities,
         with_overlay=options.overlay,
     )
-    print_line(f"{len(written)} masks in {options.output}")
+    broken = [each.error for each in track(masked, "predict", total=count) if each.mask is None]
+    print_line(f"{count - len(broken)} masks in {options.output}")
+    if broken:
+        raise RunError(f"{len(broken)} of {count} images can't be read: {'; '.join(broken)}")

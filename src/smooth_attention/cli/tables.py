@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich import box
 from rich.console import Console
+from rich.progress import track as follow
 from rich.table import Table
 
 from smooth_attention.core.files import plain
 from smooth_attention.core.records import METRIC_TITLES, PaperProtocol, PartMetrics, Record
 from smooth_attention.metrics import PUBLISHED
 
-__all__ = ["console", "print_line", "print_metrics", "print_run", "print_table", "show"]
+__all__ = ["console", "print_line", "print_metrics", "print_run", "print_table", "show", "track"]
+
+
+Item = TypeVar("Item")
 
 
 def show(value: Any, digits: int = 3) -> str:
@@ -36,6 +40,12 @@ def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]
 
 def print_line(text: str) -> None:
     console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def track(items: Iterable[Item], what: str, *, total: int) -> Iterator[Item]:
+    """Give the items with a bar of progress on a terminal."""
+    shown = console()
+    yield from follow(items, what, total=total, console=shown, transient=True, disable=not shown.is_terminal)
 
 
 def console() -> Console:

@@ -13,7 +13,9 @@ from smooth_attention.data.near_duplicates import group_near_duplicates
 from smooth_attention.data.sources import IGNORED, Source
 from smooth_attention.data.splits import find_copies, make_split
 
-__all__ = ["check_source", "propose_groups"]
+__all__ = ["ZERO_AND_255", "check_source", "propose_groups"]
+
+ZERO_AND_255 = "the masks hold 0 and 255 alone: 255 means ignored with classes.txt; masks of 0 and 255 want none"
 
 
 @dataclass(slots=True)
@@ -83,6 +85,8 @@ def check_source(source: Source, *, with_near_duplicates: bool = False) -> Repor
     counted = max(1, int(pixels[: len(names)].sum()))
     report.classes = {n: (float(pixels[i] / counted), int(images[i])) for i, n in enumerate(names)}
     report.problems += [f"class {name!r} occurs in no mask" for name, (_, count) in report.classes.items() if not count]
+    if source.class_names is not None and set(np.flatnonzero(pixels)) == {0, IGNORED}:
+        report.problems.append(ZERO_AND_255)
     add_splits(report, source, broken)
     return report
 

@@ -6,18 +6,19 @@ import hashlib
 import struct
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from smooth_attention.core.errors import DataError
+from smooth_attention.data.naming import Names, is_image_name
 from smooth_attention.data.sources import Pair, Source
 
 __all__ = [
-    "SUFFIXES",
     "FileSource",
     "files_by_name",
     "list_files",
@@ -26,11 +27,13 @@ __all__ = [
     "read_image",
     "read_stems",
     "read_text",
+    "read_values",
     "single_channel",
 ]
 
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
 MIN_SIDE_PX = 32
+ORIENTATION = 274  # the EXIF tag
+OF_THE_SYSTEM = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini"))  # and all that begin with a dot
 
 
 class FileSource(Source):
@@ -52,9 +55,11 @@ class FileSource(Source):
         image = read_image(self.image_files[stem])
         mask = self.read_labels(stem)
         if image.shape[:2] != mask.shape:
+            fits_turned = image.shape[1::-1] == mask.shape and is_turned(self.image_files[stem])
+            advice = "the mask fits the image before its EXIF rotation: turn one" if fits_turned else "resize one"
             raise DataError(
                 f"image and mask differ in size: {self.image_files[stem]} is {image.shape[1]}x{image.shape[0]}, "
-                f"{self.mask_files[stem]} is {mask.shape[1]}x{mask.shape[0]}; resize one of them"
+                f"{self.mask_files[stem]} is {mask.shape[1]}x{mask.shape[0]}; {advice} of them"
             )
         if min(mask.shape) < MIN_SIDE_PX:
             raise DataError(
@@ -97,16 +102,16 @@ class FileSource(Source):
 
 
 def list_files(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    """Return the files in a folder, without those that operating systems leave there."""
+    return [path for path in sorted(folder.iterdir()) if path.is_file() and not is_of_the_system(path)]
+
+
+def is_of_the_system(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.lower() in OF_THE_SYSTEM
 
 
 def list_images(folder: Path) -> list[Path]:
-    return [path for path in list_files(folder) if is_image(path)]
-
-
-def is_image(path: Path) -> bool:
-    """Return whether a file is an image by its name."""
-    return path.suffix.lower() in SUFFIXES
+    return [path for path in list_files(folder) if is_image_name(path.name)]
 
 
 def files_by_name(paths: Iterable[Path], name: Callable[[Path], str] = lambda path: path.stem) -> dict[str, Path]:
@@ -125,21 +130,38 @@ def files_by_name(paths: Iterable[Path], name: Callable[[Path], str] = lambda pa
 
 
 def name_strays(folders: Iterable[Path]) -> tuple[str, ...]:
-    """Return one sentence for each file that is no image by its name."""
-    strays = [path for folder in folders for path in list_files(folder) if not is_image(path)]
-    return tuple(f"{path} is no image by its name" for path in strays)
+    """Return one sentence for each file that is no image by its name, and for each subfolder with images."""
+    listed = list(folders)
+    strays = [path for folder in listed for path in list_files(folder) if not is_image_name(path.name)]
+    return (
+        *(f"{path} is no image by its name" for path in strays),
+        *(sentence for folder in listed for sentence in name_subfolders(folder)),
+    )
 
 
-def read_stems(path: Path, known: Container[str]) -> tuple[str, ...]:
+def name_subfolders(folder: Path) -> list[str]:
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not is_of_the_system(path):
+            images = [file for file in sorted(path.rglob("*")) if file.is_file() and is_image_name(file.name)]
+            if images:
+                count = f"{len(images)} image{'s' if len(images) > 1 else ''}"
+                found.append(f"{path} holds {count}, which are not read; move them up into {folder}, or elsewhere")
+    return found
+
+
+def read_stems(path: Path, known: Iterable[str]) -> tuple[str, ...]:
     """Return the stems that a list names, a stem or file name a line.
 
     Raises:
         DataError: where it is empty, names a stem twice or one that is not ``known``.
     """
     lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    stems = tuple(Path(line).stem if Path(line).suffix.lower() in SUFFIXES else line for line in lines)
-    if missing := [stem for stem in stems if stem not in known]:
+    names = Names(known)
+    found = [names.find_line(line) for line in lines]
+    if missing := [line for line, stem in zip(lines, found, strict=True) if stem is None]:
         raise DataError(f"{path} names {len(missing)} stems that have no image, first {missing[0]!r}; mend the list")
+    stems = tuple(stem for stem in found if stem is not None)
     if len(set(stems)) != len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise DataError(f"{path} names {twice!r} twice; name each stem once")
@@ -177,6 +199,7 @@ def open_image(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
+                refuse_partial(path, image)
                 image.load()
                 return ImageOps.exif_transpose(image)
     except FileNotFoundError as error:
@@ -189,18 +212,73 @@ def open_image(path: Path) -> Image.Image:
         raise DataError(f"{path} is too large to open safely ({error}); make it smaller") from error
 
 
-def single_channel(path: Path) -> np.ndarray:
-    """Return the values of a mask (H, W) as they are stored, its EXIF orientation applied, transparency left aside.
+def refuse_partial(path: Path, image: Image.Image) -> None:
+    """Raise where the pixels that would be read are less than what the file holds: other pages, deeper channels."""
+    pages = getattr(image, "n_frames", 1)
+    if pages > 1 and image.format != "MPO":  # a photo with its preview
+        what = "pages" if image.format == "TIFF" else "frames"
+        raise DataError(f"{path} holds {pages} {what}, of which one would be read; save each in a file of its own")
+    if image.mode in ("RGB", "RGBA", "LA") and any(";16" in raw_mode(tile.args) for tile in image.tile):
+        raise DataError(
+            f"{path} has more than 8 bits a channel (16-bit {image.mode}); scale it to 0-255 and save again"
+        )
+
+
+def raw_mode(arguments: Any) -> str:
+    """Return how pixels lie in the file, from the arguments of Pillow's decoder."""
+    first = arguments if isinstance(arguments, str) else next(iter(arguments or ()), "")
+    return str(first)
+
+
+def is_turned(path: Path) -> bool:
+    """Return whether the EXIF orientation of an image exchanges its sides."""
+    with Image.open(path) as image:
+        return image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+
+
+class Values(NamedTuple):
+    """A mask as it is stored.
+
+    Attributes:
+        values: (H, W); of a palette image the indices.
+        palette: (n, 3) colours of the indices; None: there is no palette.
+    """
+
+    values: np.ndarray
+    palette: np.ndarray | None
+
+
+def read_values(path: Path) -> Values:
+    """Return a mask as it is stored, its EXIF orientation applied, transparency left aside.
 
     Raises:
-        DataError: where the file is broken or its colours differ, naming it.
+        DataError: where the file is broken, its colours differ or only its transparency does, naming it.
     """
     image = open_image(path)
-    values = np.asarray(image)
+    values, palette, alpha = np.asarray(image), None, None
     if image.mode in ("LA", "PA", "RGB", "RGBA"):
+        alpha = values[..., -1] if image.mode.endswith("A") else None
         colours = values[..., : len(image.mode.removesuffix("A"))]
         if (colours == colours[..., :1]).all():
             values = colours[..., 0]
     if values.ndim != 2:
         raise DataError(f"{path} is a coloured mask (mode {image.mode}); save one channel of labels")
-    return values
+    if alpha is not None and np.ptp(values) == 0 and np.ptp(alpha) > 0:
+        raise DataError(
+            f"all pixels of {path} are {values.flat[0]}; the mask may be in the alpha channel: save it alone"
+        )
+    if image.mode.startswith("P"):
+        palette = np.reshape(image.getpalette("RGB") or (), (-1, 3)).astype(np.uint8)
+    return Values(values, palette)
+
+
+def single_channel(path: Path) -> np.ndarray:
+    """Return the greys of a mask (H, W): its values, or of a palette without hues the greys that they stand for.
+
+    Raises:
+        DataError: as :func:`read_values`.
+    """
+    values, palette = read_values(path)
+    if palette is None or values.max(initial=0) >= len(palette) or (palette != palette[:, :1])[np.unique(values)].any():
+        return values
+    return palette[values, 0]

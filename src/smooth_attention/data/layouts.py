@@ -26,9 +26,12 @@ from smooth_attention.data.files import (
 
 __all__ = ["PUBLISHED", "LayoutName", "archives_in", "missing"]
 
-LayoutName = Literal["folder", "birds", "fish", "fire", "instruments", "flood"]  # folder, and those of PUBLISHED
+# two for data of one's own, then those of PUBLISHED
+LayoutName = Literal["folder", "parts", "birds", "fish", "fire", "instruments", "flood"]
 
 FOREGROUND = 128  # grey values from here on are foreground
+LOOKED_AT = 8  # masks that tell a published set from others of the same folders
+RINGING = 16
 
 
 class PublishedSource(FileSource):
@@ -58,8 +61,9 @@ class PublishedSource(FileSource):
 
     @classmethod
     def recognises(cls, root: Path) -> bool:
-        """Return whether the published tree lies in a directory."""
-        return cls.find_tree(root) is not None
+        """Return whether the published tree lies in a directory; one with classes.txt is somebody's own."""
+        tree = cls.find_tree(root)
+        return tree is not None and not any((place / "classes.txt").is_file() for place in (root, tree))
 
     @classmethod
     def find_tree(cls, root: Path) -> Path | None:
@@ -238,11 +242,23 @@ class FloodSource(PublishedSource):
     def is_tree(cls, tree: Path) -> bool:
         return all((tree / part / name).is_dir() for part in cls.parts for name in ("images", "labels"))
 
+    @classmethod
+    def recognises(cls, root: Path) -> bool:
+        tree = cls.find_tree(root)
+        if tree is None or (tree / "test").is_dir() or not super().recognises(root):
+            return False
+        masks = images_in(tree / part / "labels" for part in cls.parts)
+        return all(is_black_and_white(path) for path in masks[:: max(1, len(masks) // LOOKED_AT)])
+
     def find_files(self) -> None:
         folders = [[self.tree / part / name for part in self.parts] for name in ("images", "labels")]
         self.image_files, self.mask_files = (files_by_name(images_in(some), flood_stem) for some in folders)
         self.problems = (*self.find_lonely(), *name_strays(chain(*folders)))
-        self.notes = ("stems carry the name of their folder; the val folder is the test part",)
+        self.notes = (
+            "stems carry the name of their folder; the val folder is the test part",
+            "recognised by train/ and val/ with images/ and labels/, no test/, black and white masks, no classes.txt; "
+            "for data of your own name --layout parts",
+        )
 
     def find_lists(self) -> None:
         self.given_splits = {
@@ -269,6 +285,15 @@ def missing(root: Path, sentence: str, tree: Path | None = None) -> DataError:
 
 def archives_in(folder: Path) -> list[Path]:
     return [path for path in list_files(folder) if is_archive(path)] if folder.is_dir() else []
+
+
+def is_black_and_white(mask: Path) -> bool:
+    """Return whether nearly all of a mask is black or white, up to the ringing of JPEG; a broken one may be."""
+    try:
+        values = single_channel(mask)
+    except DataError:
+        return True
+    return bool(np.mean((values <= RINGING) | (values >= 255 - RINGING)) > 0.99) or values.max() <= 1
 
 
 def subfolders(folder: Path) -> list[Path]:

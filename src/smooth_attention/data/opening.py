@@ -9,10 +9,14 @@ from smooth_attention.core.errors import DataError
 from smooth_attention.data.files import FileSource
 from smooth_attention.data.folder import FolderSource
 from smooth_attention.data.layouts import PUBLISHED, LayoutName, archives_in, missing
+from smooth_attention.data.parts import PartsSource
 from smooth_attention.data.shapes import ShapesSource
 from smooth_attention.data.sources import Source
 
 __all__ = ["open_source"]
+
+
+OWN: dict[str, type[FolderSource]] = {"folder": FolderSource, "parts": PartsSource}
 
 
 def open_source(data: str | Path, layout: LayoutName | None = None, *, size: int = 224) -> Source:
@@ -41,14 +45,14 @@ def open_layout(root: Path, layout: LayoutName | None = None) -> FileSource:
         DataError: where the directory has no known layout, or more than one.
     """
     name = recognise(root) if layout is None else layout
-    return FolderSource(root) if name == "folder" else PUBLISHED[name](root)
+    return (OWN | PUBLISHED)[name](root)
 
 
 def recognise(root: Path) -> str:
-    """Return the name of the layout of a directory: a published one, otherwise ``folder``."""
+    """Return the name of the layout of a directory: a published one, ``parts``, otherwise ``folder``."""
     found = [name for name, layout in PUBLISHED.items() if layout.recognises(root)]
     if len(found) > 1:
         raise DataError(f"{root} holds the layouts {' and '.join(found)}; give the directory of one, or name --layout")
     if not found and root.is_dir() and not (root / "images").is_dir() and archives_in(root):
         raise missing(root, f"no layout is recognised in {root}")
-    return found[0] if found else "folder"
+    return found[0] if found else "parts" if PartsSource.recognises(root) else "folder"

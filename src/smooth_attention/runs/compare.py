@@ -182,7 +182,7 @@ def open_truth(path: Path, groups: Path | None) -> Truth:
     files = files_by_mask_stem(folder, images)
     if groups is not None and not groups.is_file():
         raise DataError(f"no such file: {groups}; --groups is a CSV with the columns stem,group")
-    return Truth(files, read_classes(root / "classes.txt"), read_groups(groups or root / "groups.csv", tuple(files)))
+    return Truth(files, read_classes(root / "classes.txt"), read_groups(groups or root / "groups.csv", tuple(files)).of)
 
 
 def prediction_files(path: Path, truth: Mapping[str, Path]) -> dict[str, Path]:

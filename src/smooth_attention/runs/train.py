@@ -36,7 +36,8 @@ from smooth_attention.core.records import (
 )
 from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.cache import CachedPairs
-from smooth_attention.data.sources import Source
+from smooth_attention.data.check import ZERO_AND_255
+from smooth_attention.data.sources import IGNORED, Source
 from smooth_attention.data.splits import Split, keep_share
 from smooth_attention.models import PaperUNet, Preprocessing, create_model, load_model, resolve_arm
 from smooth_attention.models.diagnostics import THRESHOLDS, refuse_single_cells
@@ -188,6 +189,8 @@ def refuse_absent_classes(source: Source, split: Split, pairs: CachedPairs) -> N
     if source.class_names is None:
         present = np.minimum(present, 1)  # a soft mask is foreground wherever it is above 0
     names = source.class_names or ("background", "foreground")
+    if source.class_names is not None and set(present.tolist()) == {0, IGNORED}:
+        raise DataError(f"{source.name}: {ZERO_AND_255}")
     if absent := [name for label, name in enumerate(names) if label not in present]:
         raise DataError(
             f"{', '.join(absent)} never occurs in the {len(rows)} training masks of {source.name}, so it can't be "
