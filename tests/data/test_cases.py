@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from miniatures import save_image
 from smooth_attention.core.errors import DataError
 from smooth_attention.data.check import check_source
 from smooth_attention.data.files import read_image, single_channel
@@ -181,7 +182,7 @@ def test_stems_with_dots_are_found(tmp_path: Path, save: Save) -> None:
 def test_masks_of_0_and_255_want_no_classes(write_folder: Callable[..., Path], save: Save) -> None:
     root = write_folder("abc", texts={"classes.txt": "ground\nwater\n"})
     for path in (root / "masks").iterdir():
-        save(path, 255 * LABELS)
+        save(path, 255 * LABELS.T)
     assert any("255 means ignored with classes.txt" in problem for problem in check_source(open_source(root)).problems)
     (root / "classes.txt").write_text("water\n")
     with pytest.raises(DataError, match=r"names one class; line 1 is label 0, the background"):
@@ -244,11 +245,36 @@ def test_three_greys_are_never_cut_in_two(tmp_path: Path, save: Save, texts: dic
         source.read_labels(source.stems[0])
 
 
+def test_soft_masks_are_cut_where_it_is_said(tmp_path: Path) -> None:
+    block = np.kron(LABELS[:10, :9], np.ones((4, 4), np.uint8))  # JPEG rings; it keeps blocks
+    for stem in "abc":
+        save_image(tmp_path / "images" / f"{stem}.png", PICTURE)
+        save_image(tmp_path / "masks" / f"{stem}.jpg", 255 * block, quality=90)
+    with pytest.raises(DataError, match="pass --mask-threshold 128 if it is JPEG or soft"):
+        open_source(tmp_path).load("a")
+    cut = open_source(tmp_path, mask_threshold=128)
+    np.testing.assert_array_equal(cut.load("a").mask, block)
+    assert cut.fingerprint != open_source(tmp_path, mask_threshold=10).fingerprint
+
+
+def test_threshold_keeps_masks_of_0_and_1_and_is_refused_where_it_means_nothing(
+    write_folder: Callable[..., Path], save: Save
+) -> None:
+    root = write_folder("abc")
+    want, got = (open_source(root, mask_threshold=threshold).read_labels("a") for threshold in (None, 128))
+    np.testing.assert_array_equal(got, want)
+    with pytest.raises(DataError, match="--mask-threshold 9 means nothing here: generated scenes have exact masks"):
+        open_source("shapes", mask_threshold=9)
+    (root / "classes.txt").write_text("ground\nwater\n")
+    with pytest.raises(DataError, match=r"classes\.txt says that masks hold class indices; leave out --mask-threshold"):
+        open_source(root, mask_threshold=9)
+
+
 REAL = {
     "palette_inverted": (8, None), "rgb16png": (0, "16-bit RGB"), "multipage": (0, "holds 5 pages"),
     "dotstem": (8, None), "supervisely": (8, None), "gifmask": (8, None), "thumbs": (8, None), "g_half": (8, None),
-    "nested3": (5, "holds 3 images, which are not read"), "jpegmask": (0, "threshold it"),
-    "offbyone": (7, "differ in size"), "cls255": (8, "255 means ignored with classes.txt"),
+    "nested3": (5, "holds 3 images, which are not read"), "jpegmask": (0, "pass --mask-threshold 128"),
+    "offbyone": (0, "differ in size"), "cls255": (8, "255 means ignored with classes.txt"),
     "train_val_three_greys": (0, r"holds the values? 100"),
 }  # fmt: skip
 

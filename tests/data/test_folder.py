@@ -255,7 +255,7 @@ def test_read_mask_applies_the_exif_orientation_as_for_images(tmp_path, save):
 
 
 COLOURED = r"bad\.\w+ is a coloured mask \(mode {}\); save one channel of labels"
-BINARY = r"bad\.\w+ holds the value{}, expected \{{0, 1\}} or \{{0, 255\}} .*threshold it .*or add classes\.txt"
+BINARY = r"bad\.\w+ holds the value{}, expected \{{0, 1\}} or \{{0, 255\}} .*--mask-threshold .*or add classes\.txt"
 INDICES = r"bad\.\w+ holds the value{}, expected class indices 0 to 2 or 255 for ignored; mend the mask or classes"
 
 
@@ -331,7 +331,7 @@ def test_folder_refuses(write_folder, spoil, match):
 @pytest.mark.parametrize(
     ("texts", "match"),
     [
-        ({"classes.txt": "sky\n"}, r"classes\.txt needs 2 to 255 different class names, one a line, got 1; mend"),
+        ({"classes.txt": "sky\n"}, r"classes\.txt names one class; line 1 is label 0, the background"),
         ({"classes.txt": "sky\nsky\n"}, r"classes\.txt needs 2 to 255 different class names"),
         ({"classes.txt": ""}, r"classes\.txt needs .* got 0"),
         ({"classes.txt": "\n".join(map(str, range(256)))}, r"classes\.txt needs .* got 256"),
@@ -341,7 +341,7 @@ def test_folder_refuses(write_folder, spoil, match):
         ({"groups.csv": "stem,group\na,1\nb,\n"}, r"groups\.csv gives 'b' no group; name one, or remove the line"),
         ({"groups.csv": "stem,group\na\n"}, r"groups\.csv gives 'a' no group"),
         ({"groups.csv": "stem,group\na,1\na,2\n"}, r"groups\.csv puts 'a' into two groups, '1' and '2'; keep one"),
-        ({"groups.csv": "stem,group\na.png,1\nb.png,1\n"}, r"groups\.csv names none of the 3 stems here; write stems"),
+        ({"groups.csv": "stem,group\nx,1\ny,1\n"}, r"none of the 3 pairs here, the first row 'x', the first pair 'a'"),
         ({"train.txt": "a\n"}, r"pets has train\.txt; given splits need at least train\.txt and test\.txt: add"),
         ({"train.txt": "a\n", "val.txt": "b\n"}, r"pets has train\.txt, val\.txt; given splits need at least"),
         ({"test.txt": "a\n"}, r"pets has test\.txt; given splits need at least"),

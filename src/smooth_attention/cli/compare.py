@@ -21,6 +21,9 @@ class CompareOptions:
     b: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="The other one.", metavar="B")]
     truth: Annotated[Path, tyro.conf.arg(help="Folder of true masks, or a data directory with masks/.")]
     groups: Annotated[Path | None, tyro.conf.arg(help="CSV stem,group instead of the truth's.")] = None
+    mask_threshold: Annotated[int | None, tyro.conf.arg(help="Grey value from which a binary mask is foreground.")] = (
+        None
+    )
     output: Annotated[Path | None, tyro.conf.arg(help="Also write everything, image by image, as JSON.")] = None
 
 
@@ -32,7 +35,7 @@ def run(arguments: list[str], prog: str) -> None:
     from smooth_attention.core.records import METRIC_TITLES
     from smooth_attention.runs.compare import compare
 
-    result = compare(options.a, options.b, options.truth, groups=options.groups)
+    result = compare(options.a, options.b, options.truth, groups=options.groups, mask_threshold=options.mask_threshold)
     a, b, differences = result.a, result.b, result.differences
     for words, sides, intervals in (
         ("pooled over images", (a.pooled, b.pooled), differences.pooled),

@@ -22,6 +22,9 @@ class CheckOptions:
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(help="'shapes' or a directory.", metavar="DATA")]
     layout: Annotated[LayoutName | None, tyro.conf.arg(help="Layout; recognised if left out.")] = None
+    mask_threshold: Annotated[int | None, tyro.conf.arg(help="Grey value from which a binary mask is foreground.")] = (
+        None
+    )
     near_duplicates: Annotated[bool, tyro.conf.arg(help="Also find images that show the same, flipped or not.")] = False
     output: Annotated[Path | None, tyro.conf.arg(help="Where to write the proposed groups.csv.")] = None
 
@@ -37,10 +40,11 @@ def run(arguments: list[str], prog: str) -> None:
 
     if options.output and not options.near_duplicates:
         raise DataError("--output takes the groups that --near-duplicates proposes; give both or neither")
-    source = open_source(options.data, options.layout)
+    source = open_source(options.data, options.layout, mask_threshold=options.mask_threshold)
     report = check_source(source, with_near_duplicates=options.near_duplicates)
     sizes = ", ".join(f"{width}x{height} ({count})" for (width, height), count in report.sizes[:4])
     more = f" and {len(report.sizes) - 4} more" if len(report.sizes) > 4 else ""
+    print_line(f"read as layout {source.layout}" if source.layout else "generated")
     print_line(f"{report.name}: {report.num_pairs} readable pairs in {report.num_groups} groups; sizes {sizes}{more}")
     if report.parts:
         print_line("split: " + ", ".join(f"{part} {count}" for part, count in report.parts.items()))

@@ -21,6 +21,9 @@ class PreviewOptions:
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(help="'shapes' or a directory.", metavar="DATA")]
     output: Annotated[Path, tyro.conf.arg(help="The PNG to write.")]
     layout: Annotated[LayoutName | None, tyro.conf.arg(help="Layout; recognised if left out.")] = None
+    mask_threshold: Annotated[int | None, tyro.conf.arg(help="Grey value from which a binary mask is foreground.")] = (
+        None
+    )
     count: Annotated[int, tyro.conf.arg(help="Number of images, spread evenly over the dataset.")] = 12
 
 
@@ -40,7 +43,7 @@ def run(arguments: list[str], prog: str) -> None:
         raise OptionError(
             f"preview needs --output FILE.png and --count of at least 1, got {options.output}, {options.count}"
         )
-    source = open_source(options.data, options.layout)
+    source = open_source(options.data, options.layout, mask_threshold=options.mask_threshold)
     chosen = np.unique(np.linspace(0, len(source.stems) - 1, options.count).round().astype(int))
     pairs = [(source.stems[i], source.load(source.stems[i])) for i in chosen]
     samples = [Sample(stem, pair.image, pair.mask) for stem, pair in pairs]

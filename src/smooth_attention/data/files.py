@@ -218,7 +218,8 @@ def refuse_partial(path: Path, image: Image.Image) -> None:
     if pages > 1 and image.format != "MPO":  # a photo with its preview
         what = "pages" if image.format == "TIFF" else "frames"
         raise DataError(f"{path} holds {pages} {what}, of which one would be read; save each in a file of its own")
-    if image.mode in ("RGB", "RGBA", "LA") and any(";16" in raw_mode(tile.args) for tile in image.tile):
+    tiles = getattr(image, "tile", ())  # of image files, which Pillow opens
+    if image.mode in ("RGB", "RGBA", "LA") and any(";16" in raw_mode(tile[3]) for tile in tiles):
         raise DataError(
             f"{path} has more than 8 bits a channel (16-bit {image.mode}); scale it to 0-255 and save again"
         )

@@ -19,6 +19,7 @@ from smooth_attention.data.files import (
     read_stems,
     read_text,
     read_values,
+    single_channel,
 )
 from smooth_attention.data.naming import Names, mask_names
 from smooth_attention.data.sources import IGNORED
@@ -40,6 +41,7 @@ class FolderSource(FileSource):
 
     Args:
         root: the directory.
+        mask_threshold: grey value from which a binary mask is foreground; None: masks hold two values.
 
     Raises:
         DataError: where folders are missing, stems are ambiguous or a list names what is not there.
@@ -47,8 +49,8 @@ class FolderSource(FileSource):
 
     layout = "folder"
 
-    def __init__(self, root: Path) -> None:
-        self.root, self.name = root, root.resolve().name
+    def __init__(self, root: Path, mask_threshold: int | None = None) -> None:
+        self.root, self.name, self.mask_threshold = root, root.resolve().name, mask_threshold
         if not root.is_dir():
             raise DataError(f"no such data directory: {root}; give a directory with images/ and masks/, or 'shapes'")
         folders = self.find_files()
@@ -60,6 +62,8 @@ class FolderSource(FileSource):
                 f"the first image is {first and first.name}, the first mask {other and other.name}"
             )
         self.class_names = read_classes(root / "classes.txt")
+        if mask_threshold is not None and self.class_names is not None:
+            raise DataError(f"{root}/classes.txt says that masks hold class indices; leave out --mask-threshold, or it")
         groups = read_groups(root / "groups.csv", self.stems)
         self.groups = groups.of
         self.given_splits = self.read_lists()
@@ -74,7 +78,11 @@ class FolderSource(FileSource):
         return folders
 
     def read_labels(self, stem: str) -> np.ndarray:
-        return read_mask(self.mask_files[stem], self.class_names)
+        return read_mask(self.mask_files[stem], self.class_names, self.mask_threshold)
+
+    def digest(self, stem: str) -> str:
+        digest = super().digest(stem)
+        return digest if self.mask_threshold is None else f"from {self.mask_threshold} {digest}"
 
     def read_lists(self) -> dict[str, tuple[str, ...]]:
         lists = {}
@@ -149,20 +157,18 @@ class Groups:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        rows = f"{count_of(self.rows, 'row')} of {self.path} fit no pair, first {self.rows[0]!r}" if self.rows else ""
-        stems = (
-            f"{count_of(self.stems, 'pair')} have no row in {self.path}, first {self.stems[0]!r}" if self.stems else ""
+        told = (
+            (self.rows, "row", f"in {self.path} without a pair"),
+            (self.stems, "pair", f"without a row in {self.path}"),
         )
-        return tuple(sentence for sentence in (rows, stems) if sentence)
+        return tuple(f"{count_of(names, word)} {where}, first {names[0]!r}" for names, word, where in told if names)
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What looks like names that were meant to fit: groups may then leak from one part into another."""
         if not (self.rows and self.stems):
             return ()
-        return (
-            f"{' and '.join(self.sentences)}; write stems or file names, and remove the rows of images that are gone",
-        )
+        return (f"{'; '.join(self.sentences)}: write stems or file names, and remove the rows of images that are gone",)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -205,14 +211,22 @@ def read_groups(path: Path, stems: tuple[str, ...]) -> Groups:
     return Groups(groups | given, path, tuple(unknown), left)
 
 
-def read_mask(path: Path, class_names: tuple[str, ...] | None) -> np.ndarray:
+def read_mask(path: Path, class_names: tuple[str, ...] | None, threshold: int | None = None) -> np.ndarray:
     """Return a mask as uint8 labels (H, W): {0, 1} for a binary task, class indices otherwise, 255 ignored.
 
     Its EXIF orientation is applied, as for images; transparency is left aside.
 
+    Args:
+        path: of the mask.
+        class_names: None for a binary task.
+        threshold: grey value from which a binary mask is foreground; one of 0 and 1 stays as it is.
+
     Raises:
         DataError: where the file is broken or holds other values, naming it and them.
     """
+    if threshold is not None and class_names is None:
+        greys = single_channel(path)
+        return (greys if greys.max(initial=0) <= 1 else greys >= threshold).astype(np.uint8)
     values, palette = read_values(path)
     found = np.unique(values)
     if class_names is None:
@@ -253,7 +267,7 @@ def binary_labels(path: Path, values: np.ndarray, found: np.ndarray) -> np.ndarr
         return (values > 0).astype(np.uint8)
     raise DataError(
         f"{path} holds {listed(found.tolist())}, expected {{0, 1}} or {{0, 255}} for a binary mask; "
-        "threshold it (a JPEG mask rings around 0 and 255), or add classes.txt if its values are class indices"
+        "pass --mask-threshold 128 if it is JPEG or soft, or add classes.txt if its values are class indices"
     )
 
 

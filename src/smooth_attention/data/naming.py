@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator
 
-__all__ = ["SUFFIXES", "Names", "is_image_name", "mask_names", "without_suffix"]
+__all__ = ["SUFFIXES", "Names", "is_image_name", "mask_names"]
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"))
 MASK_ENDINGS = ("_mask", "_segmentation", "_seg", "_label", "_labels", "_gt", "_L", "-mask")

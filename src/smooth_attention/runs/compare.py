@@ -50,7 +50,9 @@ class Truth:
     groups: Mapping[str, str]
 
 
-def compare(a: Path, b: Path, truth: Path, *, groups: Path | None = None, seed: int = 0) -> Comparison:
+def compare(
+    a: Path, b: Path, truth: Path, *, groups: Path | None = None, seed: int = 0, mask_threshold: int | None = None
+) -> Comparison:
     """Compare two runs, or two folders of masks from any framework, against the same truth.
 
     Args:
@@ -59,6 +61,7 @@ def compare(a: Path, b: Path, truth: Path, *, groups: Path | None = None, seed: 
         truth: a folder of masks, or a data directory with ``masks/``; ``classes.txt`` and ``groups.csv`` count.
         groups: a ``stem,group`` CSV instead of the one beside the truth.
         seed: of the resampling.
+        mask_threshold: grey value from which a binary mask is foreground, on all sides; None: masks hold two values.
 
     Returns:
         The metrics of both, b minus a with 95 % intervals, and the images one by one.
@@ -72,7 +75,7 @@ def compare(a: Path, b: Path, truth: Path, *, groups: Path | None = None, seed: 
     if not common:
         raise DataError(f"{a}, {b} and {truth} have no stem in common; masks are matched by file name")
     left_out = sorted((files["a"].keys() | files["b"].keys()) - set(common))
-    from_a, from_b = (score_masks(files[name], reference, common) for name in ("a", "b"))
+    from_a, from_b = (score_masks(files[name], reference, common, mask_threshold) for name in ("a", "b"))
     return Comparison(
         convention=CONVENTION,
         num_images=len(common),
@@ -93,12 +96,12 @@ class Scored:
     counts: np.ndarray
 
 
-def score_masks(files: Mapping[str, Path], truth: Truth, stems: list[str]) -> Scored:
+def score_masks(files: Mapping[str, Path], truth: Truth, stems: list[str], threshold: int | None) -> Scored:
     metrics = StandardMetrics(truth.class_names, groups=dict(truth.groups))
     counts = []
     for stem in stems:
-        predicted = read_mask(files[stem], truth.class_names)
-        expected = read_mask(truth.files[stem], truth.class_names)
+        predicted = read_mask(files[stem], truth.class_names, threshold)
+        expected = read_mask(truth.files[stem], truth.class_names, threshold)
         if predicted.shape != expected.shape:
             raise DataError(
                 f"{files[stem]} is {predicted.shape[1]}x{predicted.shape[0]}, its truth {truth.files[stem]} is "

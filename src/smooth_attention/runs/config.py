@@ -113,6 +113,9 @@ class RunConfig(BaseModel):
     )
     devices: int = Field(1, ge=1, description="Devices to train on.")
     deterministic: bool = Field(False, description="Deterministic kernels only; on one CPU runs are exact anyway.")
+    mask_threshold: int | None = Field(
+        None, ge=1, le=255, description="Grey value from which a binary mask is foreground, for JPEG and soft masks."
+    )
     skip_broken: bool = Field(False, description="Leave out broken and unmatched files instead of stopping.")
     allow_absent_classes: bool = Field(False, description="Train although a class never occurs in the training part.")
     tensorboard: bool = Field(False, description="Also write TensorBoard events.")

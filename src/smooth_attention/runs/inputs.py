@@ -21,7 +21,7 @@ def open_checked_source(config: RunConfig) -> tuple[Source, list[str]]:
     Raises:
         DataError: at the first file that can take no part, unless the configuration skips them.
     """
-    source = open_source(config.data, config.layout, size=config.image_size)
+    source = open_source(config.data, config.layout, size=config.image_size, mask_threshold=config.mask_threshold)
     if not config.skip_broken:
         if source.problems:
             raise DataError(
@@ -38,7 +38,7 @@ def open_once() -> Opener:
 
     def open_data(config: RunConfig) -> tuple[Source, list[str]]:
         size = config.image_size if config.data == "shapes" else None  # files have their own size
-        key = (config.data, config.layout, size, config.skip_broken)
+        key = (config.data, config.layout, size, config.mask_threshold, config.skip_broken)
         if key not in opened:
             opened[key] = open_checked_source(config)
         return opened[key]

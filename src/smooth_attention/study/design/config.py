@@ -46,6 +46,7 @@ TRAINING = (
     "augment",
     "precision",
     "deterministic",
+    "mask_threshold",
     "skip_broken",
     "allow_absent_classes",
 )
