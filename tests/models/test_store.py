@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import pytest
 import segmentation_models_pytorch as smp
@@ -246,6 +247,17 @@ def test_directory_without_a_file_is_refused(saved, missing):
     (saved / missing).unlink()
     with pytest.raises(DataError, match=f"holds config.json and model.safetensors, .*saved/{missing} is missing; give"):
         load_model(saved)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002], ids=oct)
+def test_permissions_of_every_file_follow_the_umask(make_network, tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        make_network().save_pretrained(tmp_path / "model")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()}
+    assert modes == dict.fromkeys(("README.md", "config.json", "model.safetensors"), 0o666 & ~umask)
 
 
 def test_directory_that_is_not_there_is_refused(tmp_path):

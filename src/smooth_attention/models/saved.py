@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from smooth_attention.core.errors import ConfigError, DataError
-from smooth_attention.core.files import plain, replace_directory
+from smooth_attention.core.files import current_umask, plain, replace_directory
 from smooth_attention.models.card import write_card
 from smooth_attention.models.preprocessing import Preprocessing
 
@@ -48,6 +48,7 @@ def write_saved(
     with replace_directory(directory) as temporary:
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(whole, temporary / WEIGHTS, metadata={"format": "pt", "config_sha256": digest(described)})
+        (temporary / WEIGHTS).chmod(0o666 & ~current_umask())  # safetensors keeps it from everyone else
         config = {"schema": SCHEMA, "weights_sha256": digest_file(temporary / WEIGHTS), **described}
         (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         card = write_card(name or name_of(directory.resolve()), recipe, preprocessing, facts)
