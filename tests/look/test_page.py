@@ -306,7 +306,7 @@ def test_without_a_gate_there_is_no_remark() -> None:
 
 
 def test_wrong_requests_are_refused_before_anything_is_written(look_run: Path, cache: Path, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"is a directory; name a file, such as .*look\.html"):
+    with pytest.raises(OptionError, match="is a directory; name a file in it"):
         write_look_page(look_run, tmp_path, cache=cache)
     with pytest.raises(OptionError, match=r"record\.json is no directory; name another place"):
         write_look_page(look_run, look_run / "record.json" / "look.html", cache=cache)

@@ -32,9 +32,12 @@ def run(arguments: list[str], prog: str) -> None:
 
     from smooth_attention.cli.tables import print_line, print_table, show
     from smooth_attention.core.files import write_json
+    from smooth_attention.core.outputs import check_output_file
     from smooth_attention.core.records import METRIC_TITLES
     from smooth_attention.runs.compare import compare
 
+    if options.output:
+        check_output_file(options.output)
     result = compare(options.a, options.b, options.truth, groups=options.groups, mask_threshold=options.mask_threshold)
     a, b, differences = result.a, result.b, result.differences
     for words, sides, intervals in (

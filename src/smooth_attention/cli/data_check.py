@@ -35,11 +35,14 @@ def run(arguments: list[str], prog: str) -> None:
     from smooth_attention.cli.tables import print_line, print_table
     from smooth_attention.core.errors import DataError
     from smooth_attention.core.files import write_text
+    from smooth_attention.core.outputs import check_output_file
     from smooth_attention.data.check import check_source, propose_groups
     from smooth_attention.data.opening import open_source
 
     if options.output and not options.near_duplicates:
         raise DataError("--output takes the groups that --near-duplicates proposes; give both or neither")
+    if options.output:
+        check_output_file(options.output)
     source = open_source(options.data, options.layout, mask_threshold=options.mask_threshold)
     report = check_source(source, with_near_duplicates=options.near_duplicates)
     sizes = ", ".join(f"{width}x{height} ({count})" for (width, height), count in report.sizes[:4])

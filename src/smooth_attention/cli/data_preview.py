@@ -35,6 +35,7 @@ def run(arguments: list[str], prog: str) -> None:
     from smooth_attention.cli.tables import print_line
     from smooth_attention.core.errors import OptionError
     from smooth_attention.core.files import write_bytes
+    from smooth_attention.core.outputs import check_output_file
     from smooth_attention.data.opening import open_source
     from smooth_attention.runs.pictures import encode_figure
     from smooth_attention.viz.overlays import Sample, sample_grid
@@ -43,6 +44,7 @@ def run(arguments: list[str], prog: str) -> None:
         raise OptionError(
             f"preview needs --output FILE.png and --count of at least 1, got {options.output}, {options.count}"
         )
+    check_output_file(options.output)
     source = open_source(options.data, options.layout, mask_threshold=options.mask_threshold)
     chosen = np.unique(np.linspace(0, len(source.stems) - 1, options.count).round().astype(int))
     pairs = [(source.stems[i], source.load(source.stems[i])) for i in chosen]

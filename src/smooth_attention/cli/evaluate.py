@@ -35,10 +35,13 @@ def run(arguments: list[str], prog: str) -> None:
 
     from smooth_attention.cli.tables import print_line, print_metrics
     from smooth_attention.core.files import write_json
+    from smooth_attention.core.outputs import check_output_file
     from smooth_attention.data.cache_root import default_cache
     from smooth_attention.models.blocks import Mode
     from smooth_attention.runs.evaluate import evaluate_run
 
+    if options.output:
+        check_output_file(options.output)
     mode: Mode = "bypass" if options.block == "off" else "gate_off" if options.gate == "off" else "on"
     result = evaluate_run(options.run, split=options.split, mode=mode, cache=default_cache())
     switched = {"on": "", "gate_off": ", gate off", "bypass": ", block bypassed"}[mode]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from smooth_attention.core.errors import OptionError
 from smooth_attention.core.files import write_bytes
+from smooth_attention.core.outputs import check_output_directory
 from smooth_attention.data.cache import resize_mask
 from smooth_attention.data.sources import Pair
 from smooth_attention.look.figure_input import FigureInput, RunLooks, open_figure_input
@@ -63,11 +63,10 @@ def write_figures(
     Raises:
         ConfigError: where there is no finished run, or two do not share data and test images.
         OptionError: on other than one or two runs, an image that is no test image, a point outside it, thresholds that
-            are none or the same, or an ``output`` that is or lies in a file.
+            are none or the same, or an ``output`` that can't be written.
         DataError: where data or model is gone.
     """
-    if blocking := [path for path in (output, *output.parents) if path.exists() and not path.is_dir()]:
-        raise OptionError(f"figures can't be written to {output}: {blocking[0]} is no directory; name another place")
+    check_output_directory(output)
     given = open_figure_input(runs, cache=cache, stem=stem, point=point, thresholds=thresholds)
     for name, make in figure_makers(given).items():
         for kind, data in (turning_page if name in TURNING else print_figure)(make()).items():

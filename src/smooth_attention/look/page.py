@@ -12,6 +12,7 @@ import numpy as np
 
 from smooth_attention.core.errors import OptionError
 from smooth_attention.core.files import write_text
+from smooth_attention.core.outputs import check_output_file
 from smooth_attention.core.provenance import versions
 from smooth_attention.core.records import Record
 from smooth_attention.look.attention import Look
@@ -48,13 +49,9 @@ def write_look_page(run: Path, output: Path, *, cache: Path, samples: int = 12) 
     Raises:
         ConfigError: where there is no finished run, or its data changed.
         DataError: where its data or model is gone.
-        OptionError: where ``output`` is a directory or lies in a file, the page would have more than 8 MB, or on fewer
-            than one sample.
+        OptionError: where ``output`` can't be written, the page would have more than 8 MB, or on fewer than one sample.
     """
-    if output.is_dir():
-        raise OptionError(f"{output} is a directory; name a file, such as {output / 'look.html'}")
-    if blocking := [parent for parent in output.parents if parent.exists() and not parent.is_dir()]:
-        raise OptionError(f"{output} can't be written: {blocking[0]} is no directory; name another place")
+    check_output_file(output)
     opened = open_run(run, cache=cache)
     stems = spread_stems(opened.record, samples)
     here = Path(__file__).parent
