@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from deadlines import LAST_RESORT_S
-from smooth_attention.core.files import plain, replace_directory, write_bytes, write_json, write_text
+from smooth_attention.core.files import expand, plain, replace_directory, write_bytes, write_json, write_text
 
 NAN, INFINITY = float("nan"), float("inf")
 LIMIT = 65_536
@@ -196,3 +196,23 @@ def test_replace_directory_killed_inside_keeps_the_old_one(tmp_path):
     assert done.returncode == -signal.SIGKILL
     assert names_in(path) == ["old"]
     assert all(name.startswith(".model.") for name in names_in(tmp_path) if name != "model")
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "\N{BLACK STAR}" * 85], ids=["ascii", "three bytes a letter"])
+def test_names_may_be_as_long_as_the_system_allows(tmp_path, name):
+    write_text(tmp_path / name, "old")
+    write_text(tmp_path / name, "new")
+    assert (tmp_path / name).read_text() == "new"
+    for content in ("old", "new"):
+        with replace_directory(tmp_path / "below" / name) as temporary:
+            (temporary / content).touch()
+    assert names_in(tmp_path / "below" / name) == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("path", "want"),
+    [("~", "/home/me"), ("~/x", "/home/me/x"), ("~nobody-here/x", "~nobody-here/x"), ("a/~", "a/~"), ("a/", "a")],
+)
+def test_expand_reads_the_home_directory_at_the_start(monkeypatch, path, want):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expand(Path(path)) == Path(want)

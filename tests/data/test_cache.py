@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from deadlines import LAST_RESORT_S
-from smooth_attention.core.errors import DataError
+from smooth_attention.core.errors import ConfigError, DataError
 from smooth_attention.data import cache as cache_module
 from smooth_attention.data.cache import cached_pairs, check_readable, resize_mask
 from smooth_attention.data.folder import FolderSource
@@ -281,3 +282,28 @@ def test_check_readable_gives_one_sentence_for_each_broken_pair(write_folder, sa
 def test_cache_imports_no_torch():
     code = f"import sys, {cache_module.__name__}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_cache_that_cannot_be_written_is_told(write_folder, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"the cache .*file/below can't be written \(.*\); name another directory in"):
+        cached_pairs(FolderSource(write_folder()), image_size=SIZE, directory=tmp_path / "file" / "below")
+
+
+def test_a_disk_without_room_for_the_cache_is_told_and_nothing_is_left(write_folder, directory, monkeypatch):
+    """A mapped file that outgrows its disk would kill the process."""
+    source = FolderSource(write_folder())
+    num_bytes = len(source.stems) * SIZE * SIZE * 4
+    for free, has_room in ((num_bytes - 1, False), (num_bytes, True)):
+        monkeypatch.setattr("shutil.disk_usage", lambda place, free=free: SimpleNamespace(free=free))
+        if has_room:
+            cached_pairs(source, image_size=SIZE, directory=directory)
+        else:
+            with pytest.raises(ConfigError, match=r"the cache .* needs 0 MB, its disk has 0 MB left; free some"):
+                cached_pairs(source, image_size=SIZE, directory=directory)
+            assert names_in(directory) == []
+
+
+def test_a_data_set_may_have_the_longest_name(write_folder, directory):
+    root = write_folder(root="n" * 255)
+    assert len(cached_pairs(FolderSource(root), image_size=SIZE, directory=directory).index) == 6

@@ -64,6 +64,24 @@ def test_config_resolves_what_is_left_out(values: dict[str, object], filled: dic
     assert make_config(config.model_dump()) == config
 
 
+@pytest.mark.parametrize("field", ["data", "encoder_weights"])
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [("a/", "a"), ("./a", "a"), ("/a/b//", "/a/b"), ("~/a/", "/home/me/a"), ("shapes", "shapes"), ("none", "none")],
+)
+def test_a_path_is_one_however_it_is_written(monkeypatch: pytest.MonkeyPatch, field: str, text: str, want: str) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert make_config({field: text}) == make_config({field: want})
+    assert getattr(make_config({field: text}), field) == want
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "latin-1"])
+def test_yaml_in_another_encoding_is_refused_naming_the_file(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "c.yaml").write_bytes("data: größe".encode(encoding))
+    with pytest.raises(ConfigError, match=r"c\.yaml is not in UTF-8: .* at byte \d+; save it as text in UTF-8"):
+        read_config(tmp_path / "c.yaml")
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

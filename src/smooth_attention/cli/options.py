@@ -9,6 +9,8 @@ from typing import Annotated, Any, TypeVar
 import tyro
 from pydantic import BaseModel
 
+from smooth_attention.core.files import expand
+
 __all__ = ["annotate", "config_file", "options_of", "read_options"]
 
 Options = TypeVar("Options")
@@ -44,23 +46,39 @@ def read_options(
 ) -> Options:
     """Return the options of a command line, ``defaults`` standing in for what it does not name.
 
+    A shell reads ``~`` as the home directory at the start of a word only; here it is read in ``--output=~/run`` too.
+
     Raises:
         SystemExit: 2 on unknown or malformed options, 0 on ``--help``; tyro says what is known.
     """
     if not defaults:
-        return tyro.cli(model, prog=prog, args=arguments)
+        return with_homes(tyro.cli(model, prog=prog, args=arguments))
     values = {
         field.name: defaults.get(field.name, tyro.MISSING if field.default is dataclasses.MISSING else field.default)
         for field in dataclasses.fields(model)  # type: ignore[arg-type]
     }
-    return tyro.cli(model, prog=prog, args=arguments, default=model(**values))
+    return with_homes(tyro.cli(model, prog=prog, args=arguments, default=model(**values)))
+
+
+def with_homes(options: Options) -> Options:
+    """Return options with ``~`` expanded in every path, and in every text that begins with it."""
+    found = {field.name: with_home(getattr(options, field.name)) for field in dataclasses.fields(options)}  # type: ignore[arg-type]
+    return dataclasses.replace(options, **found)  # type: ignore[type-var]
+
+
+def with_home(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(with_home, value))
+    if isinstance(value, Path):
+        return expand(value)
+    return str(expand(Path(value))) if isinstance(value, str) and value.startswith("~") else value
 
 
 def config_file(arguments: list[str]) -> Path | None:
     """Return the value of ``--config`` before the other options are read: their defaults come from it."""
     for position, argument in enumerate(arguments):
         if argument == "--config" and position + 1 < len(arguments):
-            return Path(arguments[position + 1])
+            return expand(Path(arguments[position + 1]))
         if argument.startswith("--config="):
-            return Path(argument.removeprefix("--config="))
+            return expand(Path(argument.removeprefix("--config=")))
     return None

@@ -15,7 +15,28 @@ import numpy as np
 
 from smooth_attention.core.parts import Part
 
-__all__ = ["current_umask", "plain", "replace_directory", "write_bytes", "write_json", "write_text"]
+__all__ = [
+    "current_umask",
+    "expand",
+    "hidden_prefix",
+    "plain",
+    "replace_directory",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
+
+SHOWN = 40  # characters of a name that its temporary name shows: a name of 255 bytes, all there may be, has one too
+
+
+def expand(path: Path) -> Path:
+    """Return a path with ``~`` read as the home directory, which a shell does at the start of a word only."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser fails where there is no such user
+
+
+def hidden_prefix(path: Path) -> str:
+    """Return how the temporary name of a path begins."""
+    return f".{path.name[:SHOWN]}."
 
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -24,7 +45,7 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     ``durable=False`` does not wait for the disk: for files that need not outlive the machine's next failure.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=hidden_prefix(path), dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -51,12 +72,12 @@ def write_json(path: Path, value: Any) -> None:
 def replace_directory(path: Path) -> Iterator[Path]:
     """Give an empty temporary directory beside ``path`` that takes its place when the context ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=hidden_prefix(path), dir=path.parent))
     try:
         yield temporary
         temporary.chmod(0o777 & ~current_umask())
         if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+            old = Path(tempfile.mkdtemp(prefix=f"{hidden_prefix(path)}old.", dir=path.parent))
             path.replace(old / path.name)
             temporary.replace(path)
             shutil.rmtree(old)

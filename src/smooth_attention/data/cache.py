@@ -12,14 +12,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from smooth_attention.core.errors import DataError
-from smooth_attention.core.files import current_umask
+from smooth_attention.core.errors import ConfigError, DataError
+from smooth_attention.core.files import current_umask, hidden_prefix
+from smooth_attention.data.cache_root import NAME_SHOWN
 from smooth_attention.data.sources import Pair, Source
 
 __all__ = ["CachedPairs", "cached_pairs", "cached_soft_pairs", "check_readable", "resize_mask"]
 
 LAYOUT_VERSION = 1
 FILES = ("images.npy", "masks.npy")
+ADVICE = "name another directory in SMOOTH_ATTENTION_CACHE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ def cached_pairs(source: Source, *, image_size: int, directory: Path) -> CachedP
 
     Raises:
         DataError: naming the first broken file.
+        ConfigError: where the cache can't be written, or has no room for the pairs.
     """
     return map_cache(source, directory, f"{image_size}", lambda stem: resize_pair(source.load(stem), image_size))
 
@@ -77,7 +80,7 @@ def map_cache(
     source: Source, directory: Path, settings: str, make_pair: Callable[[str], tuple[np.ndarray, np.ndarray]]
 ) -> CachedPairs:
     key = hashlib.sha256(f"{LAYOUT_VERSION}|{source.fingerprint}|{settings}".encode()).hexdigest()[:24]
-    target = directory / f"{source.name}-{key}"
+    target = directory / f"{source.name[:NAME_SHOWN]}-{key}"
     if not target.is_dir():
         fill(source, target, make_pair)
     if missing := [name for name in FILES if not (target / name).is_file()]:
@@ -92,12 +95,13 @@ def open_pairs(directory: str, stems: Sequence[str]) -> CachedPairs:
 
 
 def fill(source: Source, target: Path, make_pair: Callable[[str], tuple[np.ndarray, np.ndarray]]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    temporary = make_temporary(target)
     try:
+        first = make_pair(source.stems[0])
+        refuse_full_disk(target.parent, len(source.stems) * sum(part.nbytes for part in first))
         images, masks = (
-            np.lib.format.open_memmap(temporary / name, "w+", np.uint8, (len(source.stems), *first.shape))
-            for name, first in zip(FILES, make_pair(source.stems[0]), strict=True)
+            np.lib.format.open_memmap(temporary / name, "w+", np.uint8, (len(source.stems), *part.shape))
+            for name, part in zip(FILES, first, strict=True)
         )
         for row, stem in enumerate(source.stems):
             images[row], masks[row] = make_pair(stem)
@@ -112,6 +116,25 @@ def fill(source: Source, target: Path, make_pair: Callable[[str], tuple[np.ndarr
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def make_temporary(target: Path) -> Path:
+    """Return a new empty directory beside ``target``."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=hidden_prefix(target), dir=target.parent))
+    except OSError as error:
+        raise ConfigError(f"the cache {target.parent} can't be written ({error.strerror}); {ADVICE}") from error
+
+
+def refuse_full_disk(directory: Path, num_bytes: int) -> None:
+    """Raise before a mapped file is filled beyond the disk, which would kill the process."""
+    free = shutil.disk_usage(directory).free
+    if free < num_bytes:
+        raise ConfigError(
+            f"the cache {directory} needs {num_bytes / 1e6:.0f} MB, its disk has {free / 1e6:.0f} MB left; free some, "
+            f"or {ADVICE}"
+        )
 
 
 def resize_pair(pair: Pair, image_size: int) -> tuple[np.ndarray, np.ndarray]:

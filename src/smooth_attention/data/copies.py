@@ -10,7 +10,7 @@ import numpy as np
 
 from smooth_attention.core.errors import DataError
 from smooth_attention.core.files import write_json
-from smooth_attention.data.cache_root import default_cache
+from smooth_attention.data.cache_root import NAME_SHOWN, default_cache
 from smooth_attention.data.files import FileSource, read_image
 from smooth_attention.data.near_duplicates import MAX_DISTANCE, group_near_duplicates
 
@@ -31,7 +31,7 @@ def group_copies(source: FileSource, families: Sequence[Sequence[str]]) -> dict[
     key = hashlib.sha256(f"{COPIES_VERSION}|{MAX_DISTANCE}".encode())
     for family in families:
         key.update("\n".join(f"{stem} {source.image_digest(stem)}" for stem in family).encode() + b"\0")
-    path = default_cache() / f"{source.name}-copies-{key.hexdigest()[:24]}.json"
+    path = default_cache() / f"{source.name[:NAME_SHOWN]}-copies-{key.hexdigest()[:24]}.json"
     if path.is_file():
         found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
         return found

@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from smooth_attention.core.arms import DEFAULT_THRESHOLD, RIVALS, SPECS, Arm
 from smooth_attention.core.errors import ConfigError
-from smooth_attention.core.files import write_text
+from smooth_attention.core.files import expand, write_text
 from smooth_attention.core.names import suggest
 from smooth_attention.core.networks import Architecture, default_stages
 from smooth_attention.data.layouts import LayoutName
 
-__all__ = ["RunConfig", "checked", "given", "make_config", "read_config", "read_mapping", "write_config"]
+__all__ = ["PlainPath", "RunConfig", "checked", "given", "make_config", "read_config", "read_mapping", "write_config"]
 
 PROTOCOL_DEFAULTS: dict[str, dict[str, Any]] = {
     "standard": {
@@ -39,6 +39,8 @@ PROTOCOL_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+# a path as it is compared and recorded: ``~`` expanded, no slash at its end; other words are left as they are
+PlainPath = Annotated[str, AfterValidator(lambda text: str(expand(Path(text))))]
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -51,7 +53,7 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: str = Field("shapes", description="'shapes' (generated) or a directory of images and masks.")
+    data: PlainPath = Field("shapes", description="'shapes' (generated) or a directory of images and masks.")
     layout: LayoutName | None = Field(None, description="Layout of the directory; recognised if left out.")
     protocol: Literal["standard", "paper"] = Field(
         "standard", description="How data, training and metrics are defined; 'paper' as published, binary tasks only."
@@ -67,7 +69,7 @@ class RunConfig(BaseModel):
     output_stride: Literal[8, 16, 32] | None = Field(
         None, description="8 or 16 dilates the encoder; left out: as the network has it; not for 'paper' and 'dpt'."
     )
-    encoder_weights: str = Field("imagenet", description="'imagenet', 'none', or a file with a state dict.")
+    encoder_weights: PlainPath = Field("imagenet", description="'imagenet', 'none', or a file with a state dict.")
     stages: tuple[int, ...] | None = Field(
         None,
         description="Encoder feature maps that pass the block, -1 the deepest; not for 'paper'; left out: -2, or -1 "
@@ -228,6 +230,10 @@ def read_mapping(path: Path, *, what: str, example: str) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"can't read the {what} {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} is not in UTF-8: {error.reason} at byte {error.start}; save it as text in UTF-8"
+        ) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     values = {} if values is None else values

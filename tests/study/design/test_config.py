@@ -113,3 +113,11 @@ def test_files_that_are_no_study_are_refused(tmp_path: Path, content: str | None
         (tmp_path / "study.yaml").write_text(content)
     with pytest.raises(ConfigError, match=sentence):
         read_study(tmp_path / "study.yaml")
+
+
+def test_paths_are_one_however_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    written = {"data": ["~/flood/", "./polyps", "shapes"], "network": {"encoder_weights": "~/w.pth"}}
+    plain = {"data": ["/home/me/flood", "polyps", "shapes"], "network": {"encoder_weights": "/home/me/w.pth"}}
+    assert make_study(written) == make_study(plain)
+    assert make_study(written).data == tuple(plain["data"])

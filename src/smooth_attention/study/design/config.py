@@ -14,7 +14,7 @@ from smooth_attention.core.arms import ARMS, RIVALS
 from smooth_attention.core.errors import ConfigError
 from smooth_attention.core.files import write_text
 from smooth_attention.data.layouts import LayoutName
-from smooth_attention.runs.config import RunConfig, checked, given, read_mapping
+from smooth_attention.runs.config import PlainPath, RunConfig, checked, given, read_mapping
 from smooth_attention.study.design.arms import TUNED, StudyArm, find_arm, half_of, make_arm, parse_arms
 
 __all__ = [
@@ -86,7 +86,7 @@ class StudyConfig(BaseModel):
 
     model_config = STRICT
 
-    data: tuple[str, ...] = Field(("shapes",), min_length=1, description="'shapes' or directories.")
+    data: tuple[PlainPath, ...] = Field(("shapes",), min_length=1, description="'shapes' or directories.")
     layout: LayoutName | None = Field(None, description="Layout of the directories; recognised if left out.")
     protocol: Literal["standard", "paper"] = Field("standard", description="How data, training, metrics are defined.")
     network: NetworkConfig = NetworkConfig()
