@@ -24,7 +24,15 @@ from torch.nn.functional import one_hot
 
 from deadlines import LAST_RESORT_S
 from record_files import read_values
-from smooth_attention.core.errors import ConfigError, DataError, DataWarning, RunError, ShapeError
+from smooth_attention.core.errors import (
+    ConfigError,
+    DamagedError,
+    DataError,
+    DataWarning,
+    OptionError,
+    RunError,
+    ShapeError,
+)
 from smooth_attention.core.records import Record, read_record, write_record
 from smooth_attention.core.seeds import derive_seed
 from smooth_attention.data.files import open_image
@@ -33,7 +41,7 @@ from smooth_attention.models import load_model
 from smooth_attention.runs.config import RunConfig
 from smooth_attention.runs.fit import choose_precision
 from smooth_attention.runs.mask_files import predict_files
-from smooth_attention.runs.task import PaperTask, SegmentationLoss
+from smooth_attention.runs.task import PaperTask, SegmentationLoss, StandardTask
 from smooth_attention.runs.train import build_network, train
 
 SMALL = {"encoder_weights": "none", "image_size": 32, "batch_size": 4}
@@ -232,6 +240,110 @@ def test_killed_while_scoring_continues_without_training_again(
     assert (again.epoch, again.metrics) == (record.epoch, record.metrics)
     assert (run / "metrics.jsonl").stat().st_mtime_ns == written
     assert again.seconds.train > 0  # what was trained before counts
+
+
+def cut_in_half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_with_a_damaged_last_checkpoint_training_goes_on_from_the_best_to_the_same_end(
+    scenes: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of three epochs is the best, by a planted IoU; the third is trained again."""
+    monkeypatch.setattr(StandardTask, "compute_metrics", lambda task: {"val_iou": (0.2, 0.3, 0.1)[task.current_epoch]})
+    config = RunConfig(data=str(scenes), epochs=3, arm="random", threshold=0.01, **SMALL)
+    run = tmp_path / "run"
+    record = train(config, run, cache=cache)
+    assert (record.epoch.chosen, record.epoch.last) == (1, 2)
+    lines, weights = (run / "metrics.jsonl").read_text(), load_file(run / "model" / "model.safetensors")
+    end = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    write_record(run, replace(record, status="running"))
+    cut_in_half(run / "checkpoints" / "last.ckpt")
+    with pytest.warns(DataWarning, match=r"last\.ckpt is damaged; training goes on from .*best\.ckpt"):
+        again = train(config, run, cache=cache)
+    assert (again.epoch, again.metrics, (run / "metrics.jsonl").read_text()) == (record.epoch, record.metrics, lines)
+    for before, after in (
+        (weights, load_file(run / "model" / "model.safetensors")),
+        (end, torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]),
+    ):
+        assert [name for name in before if not torch.equal(before[name], after[name])] == []
+
+
+def test_without_a_sound_checkpoint_the_way_out_is_said_and_works(scenes: Path, cache: Path, tmp_path: Path) -> None:
+    config = RunConfig(data=str(scenes), epochs=1, **SMALL)
+    run = tmp_path / "run"
+    record = train(config, run, cache=cache)
+    write_record(run, replace(record, status="running"))
+    for name in ("best", "last"):
+        cut_in_half(run / "checkpoints" / f"{name}.ckpt")
+    with pytest.raises(DamagedError, match=r"is damaged; delete .*checkpoints to begin the training again"):
+        train(config, run, cache=cache)
+    failed = read_record(run)
+    assert (failed.status, "is damaged; delete" in str(failed.reason)) == ("failed", True)
+    shutil.rmtree(run / "checkpoints")
+    assert train(config, run, cache=cache).metrics == record.metrics
+
+
+@pytest.mark.parametrize("place", ["fit", "score_run"])
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (ZeroDivisionError("division\nby zero"), "failed", "ZeroDivisionError: division by zero"),
+        (OSError(28, "No space left on device"), "failed", "OSError: [Errno 28] No space left on device"),
+        (KeyboardInterrupt(), "running", None),
+    ],
+    ids=["any error", "system", "interrupted"],
+)
+def test_a_run_that_dies_says_so_in_its_record(
+    scenes: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    error: BaseException,
+    status: str,
+    reason: str | None,
+) -> None:
+    """What is interrupted is continued later, so it stays at work."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"smooth_attention.runs.train.{place}", fail)
+    config = RunConfig(data=str(scenes), epochs=1, **SMALL)
+    with pytest.raises(type(error)):
+        train(config, tmp_path / "run", cache=cache)
+    record = read_record(tmp_path / "run")
+    assert (record.status, record.reason) == (status, reason)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"batch_size": 1}, "in batches of 1 leave a batch of one image.* use --batch-size 2"),
+        ({"devices": 9, "batch_size": 8}, "on 9 devices leave a batch of one image.* or fewer --devices"),
+    ],
+    ids=str,
+)
+def test_a_batch_of_one_is_refused_before_anything_is_written(
+    scenes: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    sentence: str,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)  # more devices than there are is another sentence
+    config = RunConfig(data=str(scenes), **{**SMALL, "arm": "none", **options})
+    with pytest.raises(ConfigError, match=sentence):
+        train(config, tmp_path / "run", cache=cache)
+    assert not (tmp_path / "run").exists()
+
+
+def test_output_that_cannot_be_written_is_refused_before_the_data_is_opened(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OptionError, match="file is no directory; name another place"):
+        train(RunConfig(data="nowhere"), tmp_path / "file" / "run", cache=cache)
 
 
 def test_absent_class_is_refused_unless_allowed(write_scenes: Callable[..., Path], cache: Path, tmp_path: Path) -> None:

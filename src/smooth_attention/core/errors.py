@@ -13,6 +13,7 @@ __all__ = [
     "RunError",
     "ShapeError",
     "SmoothAttentionError",
+    "reason_of",
 ]
 
 
@@ -54,3 +55,9 @@ class DataWarning(UserWarning):
 
 class RunError(SmoothAttentionError, RuntimeError):
     """A run failed while it was running, e.g. on a NaN loss. The command line exits with status 1."""
+
+
+def reason_of(error: Exception) -> str:
+    """Return in one line why something failed, for a record; an error that is not ours is named by its kind."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, SmoothAttentionError) else f"{type(error).__name__}: {text}"

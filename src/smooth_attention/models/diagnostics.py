@@ -12,7 +12,7 @@ from smooth_attention import ops
 from smooth_attention.core.errors import ShapeError
 from smooth_attention.models.blocks import Block, SmoothAttention, evaluation_mode
 
-__all__ = ["MAX_ROWS", "THRESHOLDS", "captured_inputs", "diagnose_network", "refuse_single_cells"]
+__all__ = ["MAX_ROWS", "THRESHOLDS", "captured_inputs", "diagnose_network", "find_single_value", "refuse_single_cells"]
 
 THRESHOLDS = tuple(round(0.1 * tenth, 1) for tenth in range(1, 10))
 MAX_ROWS = 1024
@@ -100,3 +100,26 @@ def refuse_single_cells(net: nn.Module, image_size: int) -> None:
                 f"images of {image_size} px leave the block a grid of one cell ({tuple(x.shape[1:])}), which has "
                 "nothing to attend to; use larger images or an earlier stage"
             )
+
+
+@torch.no_grad()
+def find_single_value(net: nn.Module, image_size: int) -> str | None:
+    """Return the shape of a map of which a batch of one gives batch normalisation one value a channel; None: none is.
+
+    Torch refuses such a map in training. One dry run on a square image.
+    """
+    single: list[Tensor] = []
+
+    def note(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if args[0][:, 0].numel() == 1:
+            single.append(args[0])
+
+    norms = (module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+    handles = [norm.register_forward_pre_hook(note) for norm in norms]
+    try:
+        with evaluation_mode(net):
+            net(next(net.parameters()).new_zeros(1, 3, image_size, image_size))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return str(tuple(single[0].shape)) if single else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import os
 import sys
 import warnings
@@ -20,18 +21,21 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.utils.data import DataLoader
 
+from smooth_attention.core.errors import ConfigError, DamagedError, DataWarning
 from smooth_attention.core.files import plain, write_bytes, write_text
 from smooth_attention.data.dataset import EpochSampler, PairDataset
+from smooth_attention.models.diagnostics import find_single_value
+from smooth_attention.models.network import Network
 from smooth_attention.runs.config import RunConfig
 from smooth_attention.runs.task import SegmentationTask
 
-__all__ = ["autocast", "fit"]
+__all__ = ["autocast", "check_batches", "check_devices", "fit", "read_checkpoint"]
 
 
 def fit(
     task: SegmentationTask, config: RunConfig, train_set: PairDataset, watched_set: PairDataset, output: Path
 ) -> tuple[L.Trainer, Timer]:
-    """Train a task, continuing from ``checkpoints/last.ckpt`` where there is one; the timer counts earlier parts.
+    """Train a task, continuing from its latest sound checkpoint where there is one; the timer counts earlier parts.
 
     Args:
         task: network, loss, optimiser and metrics.
@@ -39,9 +43,12 @@ def fit(
         train_set: what trains.
         watched_set: what the metrics of each epoch are about.
         output: the run directory.
+
+    Raises:
+        DamagedError: where there are checkpoints and none is sound.
     """
     timer = Timer()
-    last = output / "checkpoints" / "last.ckpt"
+    begun = latest_checkpoint(output / "checkpoints")
     with quiet_lightning():
         trainer = L.Trainer(
             devices=config.devices,
@@ -63,12 +70,63 @@ def fit(
                 task.to(memory_format=torch.channels_last),
                 make_loader(train_set, config, seed=config.seed, drop_last=task.drops_last),
                 make_loader(watched_set, config),
-                ckpt_path=last if last.is_file() else None,
+                ckpt_path=begun,
                 weights_only=True,
             )
         except SystemExit as error:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from error
     return trainer, timer
+
+
+def check_devices(config: RunConfig) -> None:
+    """Raise where there are fewer GPUs than a run asks for.
+
+    Raises:
+        ConfigError: saying how many there are.
+    """
+    if torch.cuda.is_available() and config.devices > torch.cuda.device_count():
+        raise ConfigError(f"this machine has {torch.cuda.device_count()} GPUs, got --devices {config.devices}")
+
+
+def check_batches(net: Network, config: RunConfig, num_images: int, *, drops_last: bool) -> None:
+    """Raise where batch normalisation would get a single value to normalise, found by one dry run.
+
+    Args:
+        net: what is going to be trained.
+        config: of the run.
+        num_images: how many images train.
+        drops_last: whether training leaves out the last incomplete batch.
+
+    Raises:
+        ConfigError: saying which batch, and what to change.
+    """
+    share = device_share(num_images, config)
+    if smallest_batch(share, config.batch_size, drops_last) > 1:
+        return
+    shape = find_single_value(net, config.image_size)
+    if shape is None:
+        return
+    sizes = [size for size in range(2, config.batch_size + share) if smallest_batch(share, size, drops_last) > 1]
+    advice = "use more images" if config.devices == 1 else "use more images or fewer --devices"
+    if sizes:
+        advice = f"use --batch-size {min(sizes, key=lambda size: abs(size - config.batch_size))}"
+    devices = f" on {config.devices} devices" if config.devices > 1 else ""
+    raise ConfigError(
+        f"{num_images} training images in batches of {config.batch_size}{devices} leave a batch of one image, in which "
+        f"batch normalisation gets a map of one value ({shape}), so nothing can be learned there; {advice}"
+    )
+
+
+def device_share(num_images: int, config: RunConfig) -> int:
+    """Return how many images of an epoch each device gets; Lightning makes them equal by repeating some."""
+    return math.ceil(num_images / config.devices)
+
+
+def smallest_batch(num_images: int, batch_size: int, drops_last: bool) -> int:
+    """Return the number of images in the smallest training batch of a device; an epoch is at least one batch."""
+    if num_images <= batch_size:
+        return num_images
+    return batch_size if drops_last else num_images % batch_size or batch_size
 
 
 def make_loader(
@@ -80,7 +138,7 @@ def make_loader(
         dataset,
         batch_size=config.batch_size,
         sampler=EpochSampler(len(dataset), seed=seed),
-        drop_last=drop_last and len(dataset) > config.batch_size,
+        drop_last=drop_last and device_share(len(dataset), config) > config.batch_size,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
@@ -129,6 +187,42 @@ class EpochLines(Callback):
                 f"({pl_module.convention}){gamma}\n"
             )
             sys.stdout.flush()
+
+
+def latest_checkpoint(directory: Path) -> Path | None:
+    """Return what training goes on from: ``last.ckpt``, or ``best.ckpt`` where it is damaged; None: from nothing.
+
+    Both hold all that training depends on, so that either leads to the same end.
+
+    Raises:
+        DamagedError: where there are checkpoints and none is sound.
+    """
+    last, best = directory / "last.ckpt", directory / "best.ckpt"
+    if not last.is_file():
+        return None
+    try:
+        read_checkpoint(last)
+    except DamagedError:
+        if not best.is_file():
+            raise
+        read_checkpoint(best)
+        warnings.warn(f"{last} is damaged; training goes on from {best}", DataWarning, stacklevel=2)
+        return best
+    return last
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds, on the CPU.
+
+    Raises:
+        DamagedError: where it is no whole checkpoint.
+    """
+    file = io.BytesIO(path.read_bytes())
+    try:
+        checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever the first damaged byte leads to
+        raise DamagedError(f"{path} is damaged; delete {path.parent} to begin the training again") from error
+    return checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

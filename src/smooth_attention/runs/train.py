@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Timer
 
-from smooth_attention.core.errors import ConfigError, DataError, DataWarning, RunError
-from smooth_attention.core.files import plain
+from smooth_attention.core.errors import ConfigError, DataError, DataWarning, reason_of
+from smooth_attention.core.files import expand, plain
+from smooth_attention.core.outputs import check_output_directory
 from smooth_attention.core.parts import read_part
 from smooth_attention.core.provenance import versions
 from smooth_attention.core.records import (
@@ -44,7 +46,7 @@ from smooth_attention.models.diagnostics import THRESHOLDS, refuse_single_cells
 from smooth_attention.models.network import Network
 from smooth_attention.runs.config import RunConfig, make_config, read_config, write_config
 from smooth_attention.runs.evaluate import evaluate_network
-from smooth_attention.runs.fit import fit
+from smooth_attention.runs.fit import check_batches, check_devices, fit, read_checkpoint
 from smooth_attention.runs.inputs import Opener, open_checked_source
 from smooth_attention.runs.protocols import PROTOCOLS, paper_metrics
 
@@ -67,15 +69,19 @@ def train(config: RunConfig, output: Path, *, cache: Path) -> Record:
 
     Raises:
         RequestError: on data or options that can't be used, or a directory that holds something else.
-        RunError: where training failed; the record says why, the last good checkpoint is kept.
+        RunError: where training failed; the record says why, as it does of every other error, and the last good
+            checkpoint is kept.
     """
     return train_on(open_checked_source, config, output, cache=cache)
 
 
 def train_on(open_data: Opener, config: RunConfig, output: Path, *, cache: Path) -> Record:
     """Do what :func:`train` does, its data opened by ``open_data``."""
+    output = expand(output)  # as Lightning does with its part of it
     if is_done(config, output):
         return read_record(output)
+    check_output_directory(output)
+    check_devices(config)
     protocol = PROTOCOLS[config.protocol]
     source, notes = open_data(config)
     split = keep_share(source, protocol.split(source, config), config.train_frac, config.split_seed)
@@ -84,6 +90,7 @@ def train_on(open_data: Opener, config: RunConfig, output: Path, *, cache: Path)
     if not config.allow_absent_classes:
         refuse_absent_classes(source, split, pairs)
     net = build_network(config, source)
+    check_batches(net, config, len(split.train), drops_last=protocol.task.drops_last)
     output.mkdir(parents=True, exist_ok=True)
     write_config(output / "config.yaml", config)
     record = first_record(config, source, split, notes)
@@ -93,11 +100,12 @@ def train_on(open_data: Opener, config: RunConfig, output: Path, *, cache: Path)
     train_set, watched_set = protocol.train_set(pairs, split, config), protocol.watched_set(pairs, split)
     try:
         trainer, timer = fit(protocol.task(net, config), config, train_set, watched_set, output)
-    except RunError as error:
-        write_record(output, replace(record, status="failed", reason=str(error)))
+        if trainer.is_global_zero:
+            write_record(output, score_run(record, net, config, source, split, pairs, output, trainer, timer))
+    except Exception as error:
+        with suppress(OSError):  # of a full disk; the error itself is told
+            write_record(output, replace(record, status="failed", reason=reason_of(error)))
         raise
-    if trainer.is_global_zero:
-        write_record(output, score_run(record, net, config, source, split, pairs, output, trainer, timer))
     return read_record(output)
 
 
@@ -115,7 +123,7 @@ def score_run(
     """Save the chosen checkpoint as the run's model and return the record with what is to say of it."""
     started = time.monotonic()
     chosen = PROTOCOLS[config.protocol].chosen
-    checkpoint = torch.load(output / "checkpoints" / f"{chosen}.ckpt", map_location="cpu", weights_only=True)
+    checkpoint = read_checkpoint(output / "checkpoints" / f"{chosen}.ckpt")
     weights = {k.removeprefix("net."): v for k, v in checkpoint["state_dict"].items() if k.startswith("net.")}
     net.load_state_dict(weights)
     net.save_pretrained(output / "model")

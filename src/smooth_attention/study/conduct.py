@@ -10,6 +10,7 @@ from pathlib import Path
 from smooth_attention.core.errors import ConfigError, RunError
 from smooth_attention.core.files import write_json
 from smooth_attention.core.locks import exclusive
+from smooth_attention.core.outputs import check_output_directory
 from smooth_attention.runs.inputs import Opener, open_checked_source, open_once
 from smooth_attention.study.design.arms import make_arm
 from smooth_attention.study.design.config import StudyConfig, make_study, write_study
@@ -113,6 +114,8 @@ def run_study(
     before = check_output(config, output)
     if before is not None and not dry_run and is_complete(before, output, open_data):
         return conclude(output, open_data=open_data)
+    if not dry_run:
+        check_output_directory(output)
     log = Path(os.devnull) if dry_run else output / LOG
     with local_executor(log, cache, corruptions=config.corruptions) as local:
         local.open_worker()

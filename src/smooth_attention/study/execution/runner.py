@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -99,8 +99,9 @@ class LocalExecutor:
             self.open_worker()
         assert self.process is not None
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # it died just now, as its answer will say
+            self.process.stdin.write(json.dumps(job) + "\n")
+            self.process.stdin.flush()
 
     def receive(self, timeout: float | None) -> dict[str, Any] | None:
         """Return the worker's answer, None where it takes longer; a worker that died is an answer too."""
@@ -121,13 +122,15 @@ class LocalExecutor:
 
         Raises:
             ConfigError: where it can't be run.
-            RunError: where the process that timed it died.
+            RunError: where the steps that are timed fail, or their process dies.
         """
         self.send({"kind": "time", "config": config.model_dump(mode="json")})
         answer = self.receive(None)
         assert answer is not None
-        if answer["status"] == "failed":
+        if answer["status"] == "refused":
             raise ConfigError(answer["reason"])
+        if answer["status"] == "failed":
+            raise RunError(f"{answer['reason']}, while steps were timed; see {self.log}")
         if answer["status"] == "died":
             raise RunError(answer["reason"])
         return Speed(answer["step_seconds"], answer["image_seconds"])
@@ -153,7 +156,8 @@ class LocalExecutor:
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
-            pipe.close()
+            with suppress(BrokenPipeError):  # of a job that it did not read
+                pipe.close()
         self.process = None
 
 

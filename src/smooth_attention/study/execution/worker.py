@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smooth_attention.core.errors import ConfigError, RequestError, RunError
+from smooth_attention.core.errors import ConfigError, RequestError, SmoothAttentionError, reason_of
 from smooth_attention.core.locks import exclusive
 from smooth_attention.core.records import RECORD, Record, read_record, write_record
 
@@ -63,15 +63,10 @@ def perform(
                 train_on(open_data, make_config(config), directory, cache=cache)
                 measure_run(directory, cache=cache, corruptions=corruptions, open_data=open_data)
                 shutil.rmtree(directory / "checkpoints", ignore_errors=True)  # model/ has what was scored
-            except OSError as error:
-                if error.errno in NO_SPACE:
+            except Exception as error:  # whatever it is, it is told, and the other runs go on
+                if isinstance(error, OSError) and error.errno in NO_SPACE:
                     raise
-                return fail(directory, config, f"{type(error).__name__}: {error}")
-            except (RequestError, RunError) as error:
-                return fail(directory, config, str(error))
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and the other runs go on
-                traceback.print_exc()
-                return fail(directory, config, f"{type(error).__name__}: {error}")
+                return fail(directory, config, explain(error))
     except ConfigError as error:  # the lock's: what it guards belongs to another process
         return {"status": "failed", "reason": str(error)}
     except OSError as error:
@@ -79,6 +74,13 @@ def perform(
             raise
         return {"status": "stop", "reason": tell_full(directory)}
     return {"status": "done"}
+
+
+def explain(error: Exception) -> str:
+    """Return why a job failed; the log gets the rest where the error is not one of ours."""
+    if not isinstance(error, SmoothAttentionError):
+        traceback.print_exc()
+    return reason_of(error)
 
 
 def tell_full(directory: Path) -> str:
@@ -105,7 +107,7 @@ def time_steps(config: dict[str, Any], *, cache: Path, open_data: Opener) -> dic
     from smooth_attention.data.splits import keep_share
     from smooth_attention.runs.config import make_config
     from smooth_attention.runs.evaluate import evaluate_network
-    from smooth_attention.runs.fit import autocast
+    from smooth_attention.runs.fit import autocast, check_batches
     from smooth_attention.runs.protocols import PROTOCOLS
     from smooth_attention.runs.train import build_network
 
@@ -115,7 +117,9 @@ def time_steps(config: dict[str, Any], *, cache: Path, open_data: Opener) -> dic
     split = keep_share(source, protocol.split(source, checked), checked.train_frac, checked.split_seed)
     pairs = protocol.pairs(source, image_size=checked.image_size, directory=cache)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    net = build_network(checked, source).to(device).to(memory_format=torch.channels_last)
+    net = build_network(checked, source)
+    check_batches(net, checked, len(split.train), drops_last=protocol.task.drops_last)
+    net = net.to(device).to(memory_format=torch.channels_last)
     task = protocol.task(net, checked).train()
     train_set = protocol.train_set(pairs, split, checked)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.0)
@@ -143,8 +147,9 @@ def answer(job: dict[str, Any], cache: Path, open_data: Opener) -> dict[str, Any
     if job["kind"] == "time":
         try:
             return {"status": "done", **time_steps(job["config"], cache=cache, open_data=open_data)}
-        except RequestError as error:
-            return {"status": "failed", "reason": str(error)}
+        except Exception as error:  # noqa: BLE001 - the study ends with it
+            status = "refused" if isinstance(error, RequestError) else "failed"
+            return {"status": status, "reason": explain(error)}
     directory, corruptions = Path(job["directory"]), job["corruptions"]
     return perform(job["config"], directory, cache=cache, corruptions=corruptions, open_data=open_data)
 
