@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -85,6 +86,16 @@ def test_help_of_the_command_line_is_quick_and_needs_no_torch() -> None:
         (["data", "check", "nowhere"], "no such data directory: nowhere"),
         (["data", "check", "shapes", "--output", "g.csv"], "--output takes the groups"),
         (["data", "preview", "shapes", "--output", "p.gif"], "needs --output FILE.png"),
+        (["train", "shapes", "--output", "bad.yaml/run"], "bad.yaml is no directory; name another place"),
+        (["study", "shapes", "--output", "bad.yaml/run"], "bad.yaml is no directory; name another place"),
+        (["evaluate", "nowhere", "--output", "bad.yaml/e.json"], "bad.yaml is no directory; name another place"),
+        (["compare", "a", "b", "--truth", "c", "--output", "."], "is a directory; name a file in it"),
+        (["data", "check", "shapes", "--near-duplicates", "--output", "."], "is a directory; name a file in it"),
+        (["data", "preview", "shapes", "--output", "bad.yaml/p.png"], "bad.yaml is no directory; name another place"),
+        (["train", "shapes", "--output", "n" * 256], "File name too long"),
+        (["train", "n" * 256, "--output", "run"], "File name too long"),
+        (["train", "--config", "utf16.yaml", "--output", "run"], "utf16.yaml is not in UTF-8: "),
+        (["study", "--config", "latin1.yaml", "--output", "run"], "latin1.yaml is not in UTF-8: "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -92,12 +103,19 @@ def test_wrong_requests_get_a_sentence_status_2_and_leave_nothing(
     call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "bad.yaml").write_text("epochs: many")
+    files = {
+        "bad.yaml": b"epochs: many",
+        "utf16.yaml": "epochs: 3".encode("utf-16"),
+        "latin1.yaml": "data: größe".encode("latin-1"),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
     status, _, errors = call(*arguments)
     assert status == 2
     assert sentence in " ".join(errors.replace("│", " ").split())
     assert "Traceback" not in errors
-    assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
+    assert errors.count("error: ") <= 1
+    assert {path.name for path in tmp_path.iterdir()} == files.keys()
 
 
 def test_a_failed_run_has_status_1(call: Callable[..., Any], scenes: Path, tmp_path: Path) -> None:
@@ -105,6 +123,100 @@ def test_a_failed_run_has_status_1(call: Callable[..., Any], scenes: Path, tmp_p
     small = ["--output", tmp_path / "run", "--precision", 32, "--batch-size", 2]
     status, _, errors = call("train", scenes, *small, *options)
     assert (status, errors.startswith("failed: the loss became")) == (1, True)
+
+
+def test_a_cache_that_cannot_be_written_is_told_before_training(
+    call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SMOOTH_ATTENTION_CACHE", str(tmp_path / "file" / "cache"))
+    status, _, errors = call("train", "shapes", "--output", tmp_path / "run", "--encoder-weights", "none")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "can't be written (Not a directory); name another directory in SMOOTH_ATTENTION_CACHE" in errors
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "sentence"),
+    [
+        (PermissionError(13, "Permission denied", "/data/a.png"), 2,
+         "error: the system says: Permission denied (/data/a.png)"),
+        (OSError(28, "No space left on device"), 1, "failed: the system says: No space left on device"),
+        (OSError("<urlopen error\n timed out>"), 1, "failed: OSError: <urlopen error timed out>"),
+        ("größe".encode("latin-1"), 2, "error: a text is not in the encoding that it should have: 'utf-8' codec can't"),
+    ],
+    ids=["right", "disk", "library", "text"],
+)  # fmt: skip
+def test_errors_of_the_system_are_sentences(
+    call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, error: Exception | bytes, status: int, sentence: str
+) -> None:
+    def fail(*_: object) -> None:
+        if isinstance(error, bytes):
+            error.decode()
+        else:
+            raise error
+
+    monkeypatch.setattr("smooth_attention.cli.data_list.run", fail)
+    found, _, errors = call("data", "list")
+    assert (found, errors.count("\n")) == (status, 1)
+    assert errors.startswith(sentence)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp437", "cp932"])
+def test_output_in_any_encoding_names_every_file(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(scenes, data)
+    shutil.copy(data / "images" / "scene00.png", data / "images" / "lonely-ä-目-\N{BLACK STAR}.png")
+    out, errors = io.TextIOWrapper(io.BytesIO(), encoding), io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("sys.stderr", errors)
+    with pytest.raises(SystemExit) as caught:
+        main(["data", "check", str(data)])
+    out.seek(0)
+    said = out.read()
+    assert caught.value.code == 2
+    assert "lonely-" in said
+    assert any(f"\\{letter}" in said for letter in ("xe4", "u76ee", "u2605"))
+
+
+def write_usage(to: int, unbuffered: str) -> tuple[int, str]:
+    """Write the list of verbs from a process of its own; return its exit status and errors."""
+    command, environment = [sys.executable, "-m", "smooth_attention"], {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(command, stdout=to, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_output_onto_a_full_disk_is_told(unbuffered: str) -> None:
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        assert write_usage(full.fileno(), unbuffered) == (1, "failed: the system says: No space left on device\n")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_output_that_nobody_reads_ends_the_command_quietly(unbuffered: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb", buffering=0) as out:
+        assert write_usage(out.fileno(), unbuffered) == (1, "")
+
+
+def test_home_is_read_in_every_path(
+    call: Callable[..., Any], scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, here = tmp_path / "home", tmp_path / "here"
+    shutil.copytree(scenes, home / "scenes")
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    (home / "c.yaml").write_text("data: ~/scenes/\nencoder_weights: none\nimage_size: 32\nbatch_size: 4\nepochs: 1\n")
+    assert call("train", "--config=~/c.yaml", "--output=~/run")[0] == 0
+    assert json.loads((home / "run" / "record.json").read_text())["config"]["data"] == str(home / "scenes")
+    assert (home / "run" / "checkpoints" / "last.ckpt").is_file()
+    assert call("data", "preview", "~/scenes", "--output=~/p.png")[0] == 0
+    assert (home / "p.png").is_file()
+    assert [*here.iterdir()] == []
 
 
 @pytest.mark.slow

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any
 
-from smooth_attention.core.errors import DataWarning, RequestError, RunError
+from smooth_attention.core.errors import DataWarning, OptionError, RequestError, RunError
 
 __all__ = ["main"]
 
@@ -28,38 +31,60 @@ VERBS = {
     ("app",): "a page on which one clicks into an image and sees where a network looks",
 }
 CONTINUED = (("data", "fetch"), ("train",), ("study",))  # verbs that go on where they were interrupted
+OF_THE_REQUEST = (  # what the system says of a path or a right; all else, such as a full disk, is no wrong request
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL),
+)
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a run failed, 2 the request was wrong, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # not every encoding has every letter of a file's name
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
 def run(arguments: list[str]) -> int:
     """Return the exit status of a command line."""
     verb = next((verb for verb in VERBS if tuple(arguments[: len(verb)]) == verb), None)
-    if verb is None:
-        asks_help = not arguments or arguments[0] in ("-h", "--help") or arguments[1:] in ([], ["-h"], ["--help"])
-        known = not arguments or arguments[0] in ("-h", "--help") or arguments[0] == "data"
-        if asks_help and known:
-            sys.stdout.write(usage())
-            return DONE
-        name = " ".join(arguments[:2] if arguments[0] == "data" else arguments[:1])
-        return complain(f"no verb {name!r}; known: {', '.join(' '.join(verb) for verb in VERBS)}")
-    module = import_module(f"smooth_attention.cli.{'_'.join(verb)}")
     try:
-        with plain_warnings():
-            module.run(arguments[len(verb) :], f"smooth-attention {' '.join(verb)}")
+        if verb is None:
+            sys.stdout.write(answer_without_verb(arguments))
+        else:
+            module = import_module(f"smooth_attention.cli.{'_'.join(verb)}")
+            with plain_warnings():
+                module.run(arguments[len(verb) :], f"smooth-attention {' '.join(verb)}")
+        sys.stdout.flush()
     except RequestError as error:
         return complain(str(error))
     except RunError as error:
-        sys.stderr.write(f"failed: {error}\n")
-        return FAILED
+        return admit(str(error))
+    except UnicodeError as error:
+        return complain(f"a text is not in the encoding that it should have: {error}")
+    except OSError as error:
+        drop_output()
+        if isinstance(error, BrokenPipeError):
+            return FAILED  # of a pipe into ``head``, say, which has enough
+        return (complain if error.errno in OF_THE_REQUEST else admit)(describe(error))
     except KeyboardInterrupt:
         sys.stderr.write("interrupted" + "; the same command continues where it stopped" * (verb in CONTINUED) + "\n")
         return INTERRUPTED
     return DONE
+
+
+def answer_without_verb(arguments: list[str]) -> str:
+    """Return the list of verbs where help is asked for.
+
+    Raises:
+        OptionError: on a verb that is not known.
+    """
+    group_alone = arguments[:1] == ["data"] and arguments[1:] in ([], ["-h"], ["--help"])
+    if not arguments or arguments[0] in ("-h", "--help") or group_alone:
+        return usage()
+    name = " ".join(arguments[:2] if arguments[0] == "data" else arguments[:1])
+    raise OptionError(f"no verb {name!r}; known: {', '.join(' '.join(verb) for verb in VERBS)}")
 
 
 @contextmanager
@@ -81,6 +106,27 @@ def plain_warnings() -> Iterator[None]:
 def complain(sentence: str) -> int:
     sys.stderr.write(f"error: {sentence}\n")
     return WRONG_REQUEST
+
+
+def admit(sentence: str) -> int:
+    sys.stderr.write(f"failed: {sentence}\n")
+    return FAILED
+
+
+def describe(error: OSError) -> str:
+    """Return one sentence on what the system refused."""
+    if error.strerror is None:  # raised by a library, in its own words
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    paths = " -> ".join(str(path) for path in (error.filename, error.filename2) if path is not None)
+    return f"the system says: {error.strerror}" + f" ({paths})" * bool(paths)
+
+
+def drop_output() -> None:
+    """Give up output that can't be written, or Python would complain of it once more at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def usage() -> str:

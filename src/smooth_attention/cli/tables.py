@@ -25,7 +25,7 @@ def show(value: Any, digits: int = 3) -> str:
     """Return a number for a table; an undefined one is a dash."""
     value = plain(value)
     if value is None:
-        return "–"
+        return "-"
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
