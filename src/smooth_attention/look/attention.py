@@ -144,7 +144,7 @@ def heads_of(name: str, block: SmoothAttention, x: Tensor) -> list[Head]:
         raise ShapeError(
             f"a picture needs a grid of two axes, {name} has {x.ndim - 2}; look at a block of a feature map"
         )
-    query, key, _ = block.project(x.float())
+    query, key, _ = block.project(x)
     met = Met(name, block, (x.shape[2], x.shape[3]), query, key)
     return [Head(met, number) for number in range(block.heads)]
 

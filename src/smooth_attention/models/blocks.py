@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from smooth_attention import ops
 from smooth_attention.core.errors import OptionError, ShapeError
+from smooth_attention.models.projections import PROJECTIONS
 from smooth_attention.ops.checks import check_rule, check_scale
 from smooth_attention.ops.precision import autocast_off
 
@@ -25,7 +26,6 @@ __all__ = ["Block", "Mode", "SmoothAttention", "Switchable", "block_mode", "eval
 
 Mode = Literal["on", "gate_off", "bypass"]
 Logits = Literal["dot", "cosine"]
-CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 COSINE_SCALE, MAX_COSINE_SCALE = 10.0, 100.0
 # a shorter vector is not stretched to length 1; F.normalize's own 1e-12 would let gradients grow a millionfold more
 MIN_NORM = 1e-6
@@ -74,7 +74,8 @@ class SmoothAttention(Block):
     :func:`smooth_attention.smooth_attention`. With neither ``threshold`` nor ``fraction``: plain attention.
 
     Each head attends for itself, through its own gate, and fills ``channels // heads`` channels of the update.
-    Projections, logits and gate are computed in float32 under autocast.
+    Projections, logits and gate are computed in float32 under autocast. In a ``half()`` network the projections are
+    half, logits and gate float32. The projections are called as modules, so what wraps, hooks or replaces them acts.
 
     Args:
         channels: channels C of the feature map.
@@ -134,16 +135,17 @@ class SmoothAttention(Block):
         super().__init__(gamma_init)
         if channels < 1:
             raise OptionError(f"SmoothAttention needs at least one channel, got {channels=}; pass the feature map's")
-        if ndim not in CONVOLUTIONS:
+        if ndim not in PROJECTIONS:
             raise OptionError(f"SmoothAttention works on grids of 1, 2 or 3 axes, got {ndim=}; pass one of those")
         check_heads(channels, heads, head_dim)
         check_rule(threshold, fraction)
         check_logits(logits, scale)
         self.threshold, self.fraction, self.temperature, self.backend = threshold, fraction, temperature, backend
+        self.ndim, self.channels = ndim, channels
         self.heads, self.head_dim = heads, channels // heads if head_dim is None else head_dim
         self.logits, self.scale = logits, 1.0 if logits == "cosine" else scale
         width = self.heads * self.head_dim
-        self.query, self.key, self.value = (CONVOLUTIONS[ndim](channels, out, 1) for out in (width, width, channels))
+        self.query, self.key, self.value = (PROJECTIONS[ndim](channels, out, 1) for out in (width, width, channels))
         self.logit_scale = self.soft_threshold = self.log_temperature = None
         if logits == "cosine":
             self.logit_scale = per_head(heads, math.log(COSINE_SCALE if scale is None else scale))
@@ -159,7 +161,7 @@ class SmoothAttention(Block):
 
     def extra_repr(self) -> str:
         shown = {"threshold": self.threshold, "fraction": self.fraction, "scale": self.scale}
-        usual = {"heads": 1, "head_dim": self.value.out_channels // self.heads, "logits": "dot", "temperature": None}
+        usual = {"heads": 1, "head_dim": self.channels // self.heads, "logits": "dot", "temperature": None}
         shown |= {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
         return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
@@ -168,19 +170,18 @@ class SmoothAttention(Block):
 
         Their logits are ``scale * query @ key.mT``, whatever the kind of logits.
         """
-        if x.ndim != self.query.weight.ndim:
+        if x.ndim != self.ndim + 2:
             raise ShapeError(
-                f"SmoothAttention needs (B, C, *grid) with {self.query.weight.ndim - 2} grid axes, got {x.shape=}; "
+                f"SmoothAttention needs (B, C, *grid) with {self.ndim} grid axes, got {x.shape=}; "
                 "add the batch axis or set ndim"
             )
-        wide = torch.promote_types(torch.promote_types(x.dtype, self.query.weight.dtype), torch.float32)
-        x_BNC = x.flatten(2).mT.to(wide)
-        with autocast_off(x.device):  # a 1x1 convolution is a linear map of the channels
+        x = x.to(torch.promote_types(x.dtype, self.gamma.dtype))  # a projection's own weight may be wrapped or sharded
+        x = x.view_as(x)  # its gradients are summed before that of the residual joins them: training keeps its bits
+        wide = torch.promote_types(x.dtype, torch.float32)
+        with autocast_off(x.device):
             query_BMNE, key_BMNE, value_BMNE = (
-                F.linear(x_BNC, conv.weight.flatten(1).to(wide), None if conv.bias is None else conv.bias.to(wide))
-                .unflatten(-1, (self.heads, -1))
-                .transpose(1, 2)  # a view: the operator takes any strides
-                for conv in (self.query, self.key, self.value)
+                module(x).flatten(2).transpose(1, 2).to(wide).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+                for module in (self.query, self.key, self.value)
             )
             if self.logit_scale is not None:
                 query_BMNE, key_BMNE = (F.normalize(t, dim=-1, eps=MIN_NORM) for t in (query_BMNE, key_BMNE))
@@ -219,7 +220,7 @@ class SmoothAttention(Block):
         query, key, value = self.project(x)
         with autocast_off(x.device):
             out_BMNEv = self.attend(query, key, value, tuple(x.shape[2:]))
-        return out_BMNEv.mT.reshape(x.shape).to(x.dtype)
+        return out_BMNEv.transpose(2, 3).reshape(x.shape).to(x.dtype)
 
 
 @contextmanager

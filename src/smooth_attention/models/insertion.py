@@ -76,9 +76,9 @@ def insert(
         >>> sa.insert(net, {"1": 8}, block_options={"threshold": 0.4})[1].block
         SmoothAttention(
           threshold=0.4, fraction=None, scale=None
-          (query): Conv2d(8, 8, kernel_size=(1, 1), stride=(1, 1))
-          (key): Conv2d(8, 8, kernel_size=(1, 1), stride=(1, 1))
-          (value): Conv2d(8, 8, kernel_size=(1, 1), stride=(1, 1))
+          (query): Projection2d(8, 8, kernel_size=(1, 1), stride=(1, 1))
+          (key): Projection2d(8, 8, kernel_size=(1, 1), stride=(1, 1))
+          (value): Projection2d(8, 8, kernel_size=(1, 1), stride=(1, 1))
         )
     """
     check_known("block to insert", block, BLOCKS)

@@ -238,6 +238,6 @@ class StabilitySums:
 def spaced_rows(block: SmoothAttention, x: Tensor, *, most: int = MAX_ROWS) -> Rows:
     """Return rows of attention (B, M, P, N) at evenly spaced positions, as the block uses them and before smoothing."""
     grid = tuple(x.shape[2:])
-    query, key, _ = block.project(x.float())
+    query, key, _ = block.project(x)
     positions = torch.tensor(evenly(range(query.shape[-2]), most), device=x.device)
     return used_rows(block, query, key, positions, grid, used_gate(block, query, key, grid))
