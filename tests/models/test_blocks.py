@@ -6,6 +6,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from safetensors import safe_open
@@ -388,6 +389,18 @@ def test_map_with_other_axes_is_refused(shape):
 def test_attention_compiles_into_one_graph_with_any_option():
     """In a process of its own: the shape checks of these tests can't be traced."""
     subprocess.run([sys.executable, "-W", "ignore", "-c", COMPILE], check=True)
+
+
+@pytest.mark.filterwarnings("ignore")  # the tracer's own
+@pytest.mark.parametrize("rule", [{"threshold": 0.3}, {"fraction": 0.25}, SOFT], ids=str)
+@pytest.mark.parametrize("logits", ["dot", "cosine"])
+def test_trace_of_a_blank_map_smooths(logits, rule, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    block, x = make_block(heads=2, logits=logits, **rule), draw_map()
+    traced = torch.jit.trace(block, torch.zeros_like(x))
+    torch.testing.assert_close(traced(x), block(x))
+    with block_mode(block, "gate_off"):
+        assert not torch.allclose(traced(x), block(x), atol=1e-3)
 
 
 def test_block_without_an_update_can_not_run():

@@ -1,5 +1,8 @@
 """The controls: random places against the places of the gate, the blur against a box mean."""
 
+import io
+
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -77,6 +80,25 @@ def test_random_in_training_draws_new_places_from_the_global_generator():
         outputs.append(block(x))
     assert torch.equal(outputs[0], outputs[1])
     assert not torch.equal(outputs[0], outputs[2])
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporters' own
+@pytest.mark.parametrize(
+    "export",
+    [
+        torch.jit.trace,
+        lambda block, x: torch.export.export(block, (x,)),
+        lambda block, x: torch.onnx.export(block, (x,), io.BytesIO(), dynamo=False),
+    ],
+    ids=["trace", "export", "onnx by tracing"],
+)
+def test_random_places_are_in_no_exported_graph(export, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    block, x = make_block(RandomSmoothAttention, threshold=0.3), draw_map()
+    with pytest.raises(
+        OptionError, match="no exported graph can hold, got an export or a trace; export the network of"
+    ):
+        export(block, x)
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (1, 4), (5, 7)], ids=str)

@@ -4,11 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jaxtyping
+import numpy as np
 import pytest
+import torch
 
-from network_checks import CHECKS
+from network_checks import CHECKS, TOLERANCE, draw_images
 from smooth_attention.core.networks import ARCHITECTURES, default_stages
-from smooth_attention.models import Network
+from smooth_attention.models import Network, block_mode
 from smooth_attention.models.smp import find_read_maps
 from zoo import NETWORKS, build
 
@@ -53,6 +56,23 @@ def test_networks_compile_into_one_graph():
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert ran.stdout.split() == list(NAMES)
+
+
+@pytest.mark.filterwarnings("ignore")  # the tracer's own
+@pytest.mark.parametrize("rule", [{"threshold": 0.05}, {"fraction": 0.25}], ids=str)
+@torch.no_grad()
+def test_trace_of_a_blank_image_smooths(rule, monkeypatch, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    net, images = build(block_options={"gamma_init": 0.5, **rule}).eval(), draw_images()
+    traced = torch.jit.trace(net, torch.zeros_like(images))
+    torch.testing.assert_close(traced(images), net(images), **TOLERANCE)
+    torch.onnx.export(net, (torch.zeros_like(images),), tmp_path / "net.onnx", dynamo=False)
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    (logits,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    np.testing.assert_allclose(logits, net(images).numpy(), rtol=1e-3, atol=1e-3)
+    with block_mode(net, "gate_off"):
+        assert not torch.allclose(traced(images), net(images), atol=1e-2)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from smooth_attention import ops
 from smooth_attention.core.errors import OptionError, ShapeError
 from smooth_attention.models.blocks import Block, SmoothAttention
+from smooth_attention.ops.graphs import is_exported
 
 __all__ = ["BoxBlur", "RandomSmoothAttention"]
 
@@ -23,7 +24,7 @@ class RandomSmoothAttention(SmoothAttention):
     each head, so that a prediction depends on nothing but its image.
 
     Raises:
-        OptionError: as :class:`SmoothAttention`, and on any temperature.
+        OptionError: as :class:`SmoothAttention`, and on any temperature; in evaluation where it is exported or traced.
     """
 
     def add_soft_gate(self, temperature: float) -> None:
@@ -46,6 +47,11 @@ class RandomSmoothAttention(SmoothAttention):
         """Return a permutation of the positions for each map and head, in the shape (B, M, N) of ``gate``."""
         if self.training:
             return torch.rand(gate.shape).argsort(dim=-1).to(gate.device)
+        if is_exported():  # it would go on drawing, and smooth other places at each call
+            raise OptionError(
+                "RandomSmoothAttention draws its places from a seed, which no exported graph can hold, got an export "
+                "or a trace; export the network of another arm"
+            )
         num_heads, num_positions = gate.shape[-2:]
         fixed = torch.Generator().manual_seed(num_positions)
         places_MN = torch.stack([torch.randperm(num_positions, generator=fixed) for _ in range(num_heads)])

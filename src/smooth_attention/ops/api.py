@@ -29,6 +29,7 @@ from smooth_attention.ops.checks import (
 from smooth_attention.ops.dense import compute_attention, compute_roughness, dense_gate
 from smooth_attention.ops.dispatch import check_backend_name, choose_backend, find_gate, traced_gate
 from smooth_attention.ops.gates import always_smooths, closed_gate, never_smooths, open_gate
+from smooth_attention.ops.graphs import is_exported
 from smooth_attention.ops.neighbours import average_neighbours, shift_positions
 from smooth_attention.ops.precision import autocast_off
 from smooth_attention.ops.strips import measure_roughness
@@ -73,8 +74,8 @@ def smooth_attention(
     of A themselves. The gate is piecewise constant: no gradient passes through it, unless ``temperature`` makes it
     :math:`m = \sigma((r - \text{threshold}) / \text{temperature})`.
 
-    Memory grows with N + S. Exported graphs (torch.export, torch.onnx.export) hold plain operators only, and with them
-    the N x S matrix.
+    Memory grows with N + S. Exported graphs (torch.export, torch.onnx.export, torch.jit.trace) hold plain operators
+    only, and with them the N x S matrix.
 
     Args:
         query: one row per grid cell, flattened row by row.
@@ -386,7 +387,7 @@ def gate_of(
         return closed_gate(query, key)
     if rule.decides_alone():
         return open_gate(query, key, rule.grid)
-    if torch.compiler.is_exporting():
+    if is_exported():
         return dense_gate(query, key, **rule._asdict())
     batch = broadcast_batch(query, key)
     query, key = fold_maps(query, key)
@@ -401,7 +402,7 @@ def gate_of(
 
 def roughness_of(query: Tensor, key: Tensor, grid: tuple[int, ...], scale: float) -> Float[Tensor, "... n"]:
     """Return the roughness, differentiable, in float32 at least."""
-    if torch.compiler.is_exporting():
+    if is_exported():
         return compute_roughness(compute_attention(query, key, scale), grid)
     batch = broadcast_batch(query, key)
     wide = torch.promote_types(query.dtype, torch.float32)

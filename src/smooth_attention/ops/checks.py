@@ -10,6 +10,7 @@ from torch import Tensor
 
 from smooth_attention.core.errors import OptionError, ShapeError
 from smooth_attention.core.grids import check_grid
+from smooth_attention.ops.graphs import is_traced
 
 __all__ = [
     "broadcast_batch",
@@ -54,7 +55,7 @@ def check_tensors(grid: Sequence[int], query: Tensor, key: Tensor, value: Tensor
 
 def is_readable(tensor: Tensor) -> bool:
     """Return whether looking at the values costs nothing: on the CPU, and neither traced nor fake."""
-    return type(tensor) is Tensor and tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    return type(tensor) is Tensor and tensor.device.type == "cpu" and not is_traced()
 
 
 def broadcast_batch(*tensors: Tensor) -> torch.Size:

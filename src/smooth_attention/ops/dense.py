@@ -28,7 +28,8 @@ def compute_attention(
     """
     wide = torch.promote_types(query.dtype, torch.float32)
     with autocast_off(query.device):
-        logits_BNS = scale * (query.to(wide) @ key.to(wide).mT)
+        # not .mT: the ONNX exporter that traces does not know it
+        logits_BNS = scale * (query.to(wide) @ key.to(wide).transpose(-2, -1))
         return logits_BNS.softmax(dim=-1)
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from smooth_attention.ops.checks import broadcast_batch
+from smooth_attention.ops.graphs import is_exported
 from smooth_attention.ops.neighbours import average_neighbours
 
 __all__ = ["always_smooths", "closed_gate", "decide_gate", "find_nan_rows", "never_smooths", "open_gate"]
@@ -34,7 +35,7 @@ def decide_gate(
 def never_smooths(num_positions: int, *, threshold: float | None, fraction: float | None) -> bool:
     """Return whether no position can be smoothed: roughness of distributions is at most 1, and a share may be none."""
     if fraction is not None:
-        return count_share(fraction, num_positions) == 0
+        return fraction * num_positions <= 0.5  # what rounds to 0; a number that is traced can't be rounded
     return threshold is None or threshold >= 1
 
 
@@ -73,7 +74,7 @@ def find_nan_rows(query: Float[Tensor, "... n e"], key: Float[Tensor, "... s e"]
 
 def is_among_first(x: Float[Tensor, "... n"], share: float) -> Bool[Tensor, "... n"]:
     """Return which entries belong to the share of largest ones; of equal ones the lower position counts first."""
-    if torch.compiler.is_exporting():  # ONNX knows no stable sort and rounds no sizes: count who comes before
+    if is_exported():  # ONNX knows no stable sort and rounds no sizes: count who comes before
         position = torch.arange(x.shape[-1], device=x.device)
         is_tied_before = (x.unsqueeze(-2) == x.unsqueeze(-1)) & (position < position.unsqueeze(-1))
         num_before = ((x.unsqueeze(-2) > x.unsqueeze(-1)) | is_tied_before).sum(-1)

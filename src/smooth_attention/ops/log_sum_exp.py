@@ -14,6 +14,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from smooth_attention.ops.graphs import is_traced
+
 __all__ = ["TILE_ENTRIES", "attend_with_lse", "fused_why_not", "log_sum_exp"]
 
 
@@ -28,7 +30,7 @@ SCHEMA = (
 
 def fused_why_not(query: Tensor, key: Tensor, value: Tensor) -> str | None:
     """Return why the internal operator can't serve this call: device, dtype, layout, torch's version or settings."""
-    if torch.compiler.is_compiling():
+    if is_traced():
         return "compiled and exported graphs keep to public operators"
     if query.device.type != "cpu":
         return "the operator is the CPU's"

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from smooth_attention.core.grids import Offset
+from smooth_attention.ops.graphs import is_exported
 
 __all__ = ["average_neighbours", "shift_positions"]
 
@@ -21,7 +22,7 @@ def average_neighbours(x: Float[Tensor, "... n e"], grid: tuple[int, ...]) -> Fl
     """Return the mean over each position's neighbours, itself left out; sums run in float32 at least."""
     wide = torch.promote_types(x.dtype, torch.float32)
     cells = x.to(wide).unflatten(-2, grid)
-    needs_graph = cells.requires_grad and torch.is_grad_enabled()
+    needs_graph = cells.requires_grad and torch.is_grad_enabled() and not is_exported()
     mean = NeighbourMean.apply(cells, len(grid)) if needs_graph else average(cells, len(grid))
     return mean.flatten(-1 - len(grid), -2).to(x.dtype)
 
@@ -60,6 +61,8 @@ def add_both_sides(cells: Tensor, axis: int) -> Tensor:
     """At each cell, the sum of the one before it and the one after it along the axis; beyond the border, itself."""
     last = cells.shape[axis] - 1
     total = torch.cat([cells.narrow(axis, 0, 1), cells.narrow(axis, 0, last)], dim=axis)
+    if is_exported():  # an exporter may lose what is written into a view
+        return total + torch.cat([cells.narrow(axis, 1, last), cells.narrow(axis, last, 1)], dim=axis)
     total.narrow(axis, 0, last).add_(cells.narrow(axis, 1, last))
     total.narrow(axis, last, 1).add_(cells.narrow(axis, last, 1))
     return total
