@@ -149,5 +149,5 @@ rooms = ("data.", "metrics.", "viz.", "runs.", "look.", "study.")
 print(*(name for name in sys.modules if name.removeprefix("smooth_attention.").startswith(rooms)))
 """
     assert sorted(run_python(code)) == [
-        f"smooth_attention.{name}" for name in ("data.files", "data.sources", "runs.predict")
+        f"smooth_attention.{name}" for name in ("data.files", "data.naming", "data.sources", "runs.predict")
     ]
