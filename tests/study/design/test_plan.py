@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,17 @@ def test_datasets_of_one_name_are_refused(scenes: Path, tmp_path: Path) -> None:
     other.symlink_to(scenes)
     with pytest.raises(ConfigError, match=r"are both called 'scenes'; rename one directory"):
         make_plan(study([str(tmp_path / "scenes"), str(other)]))
+
+
+def test_a_name_too_long_for_the_files_of_a_study_is_refused(scenes: Path, tmp_path: Path) -> None:
+    for num_letters in (230, 231):
+        data = tmp_path / ("n" * num_letters)
+        shutil.copytree(scenes, data)
+        if num_letters == 230:
+            assert make_plan(study([str(data)])).groups.keys() == {data.name}
+        else:
+            with pytest.raises(ConfigError, match=r"n{231} is too long for that; shorten it"):
+                make_plan(study([str(data)]))
 
 
 @pytest.mark.parametrize(

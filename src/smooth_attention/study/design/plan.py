@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 RUNS = "runs"
+MAX_NAME_BYTES = 230  # of a dataset or an arm, as a part of file names, which have 255
 
 # Standard deviations of a difference of IoU per image, between trainings, groups of images, and the rest: the mean over
 # pairs of arms of what the study in results/quick measured (flood .019, .024, .087; polyps .017, .040, .135), rounded
@@ -131,6 +133,9 @@ def make_plan(config: StudyConfig, open_data: Opener = open_checked_source) -> P
         if source.name in names:
             raise ConfigError(f"{names[source.name]} and {data} are both called {source.name!r}; rename one directory")
         names[source.name] = data
+    for name in (*names, *(arm.name for arm in arms)):
+        if len(os.fsencode(name)) > MAX_NAME_BYTES:
+            raise ConfigError(f"a study names files by datasets and arms, and {name} is too long for that; shorten it")
     for fold in range(config.replicates.folds or 1):
         for seed in range(config.replicates.seeds):
             for data, source in sources.items():
