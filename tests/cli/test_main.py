@@ -188,6 +188,16 @@ def write_usage(to: int, unbuffered: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+def test_numbers_keep_their_signs_in_any_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("smooth_attention.cli.data_list.run", lambda *_: out.write("−0.27 ± 1, größer\n"))
+    with pytest.raises(SystemExit):
+        main(["data", "list"])
+    out.seek(0)
+    assert out.read() == "-0.27 +/- 1, gr\\xf6\\xdfer\n"
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
 def test_output_onto_a_full_disk_is_told(unbuffered: str) -> None:
     with Path("/dev/full").open("wb", buffering=0) as full:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import sys
@@ -35,14 +36,16 @@ OF_THE_REQUEST = (  # what the system says of a path or a right; all else, such 
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
     *(errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL),
 )
+IN_ASCII = str.maketrans({"\N{MINUS SIGN}": "-", "\N{PLUS-MINUS SIGN}": "+/-"})
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a run failed, 2 the request was wrong, 130 interrupted."""
+    codecs.register_error("spelled", spell)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # not every encoding has every letter of a file's name
+            stream.reconfigure(errors="spelled")
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -85,6 +88,13 @@ def answer_without_verb(arguments: list[str]) -> str:
         return usage()
     name = " ".join(arguments[:2] if arguments[0] == "data" else arguments[:1])
     raise OptionError(f"no verb {name!r}; known: {', '.join(' '.join(verb) for verb in VERBS)}")
+
+
+def spell(error: UnicodeError) -> tuple[str, int]:
+    """Return what stands for letters that the output's encoding lacks: signs of numbers in ASCII, others as escapes."""
+    assert isinstance(error, UnicodeEncodeError)
+    letters = error.object[error.start : error.end].translate(IN_ASCII)
+    return letters.encode("ascii", "backslashreplace").decode("ascii"), error.end
 
 
 @contextmanager
