@@ -7,27 +7,39 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import BatchSampler, DistributedSampler
 
 from smooth_attention.core.errors import ConfigError, DamagedError
 from smooth_attention.models import PaperUNet, create_model
 from smooth_attention.runs.config import RunConfig
-from smooth_attention.runs.fit import check_batches, check_devices, latest_checkpoint, read_checkpoint, smallest_batch
-
-
-@pytest.mark.parametrize("drops_last", [True, False])
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
-@pytest.mark.parametrize("num_images", [1, 2, 3, 7, 8, 9, 17])
-def test_smallest_batch_is_that_of_the_loader(num_images: int, batch_size: int, drops_last: bool) -> None:
-    loader = torch.utils.data.DataLoader(
-        range(num_images),  # type: ignore[arg-type]
-        batch_size=batch_size,
-        drop_last=drops_last and num_images > batch_size,
-    )
-    assert smallest_batch(num_images, batch_size, drops_last) == min(len(batch) for batch in loader)
+from smooth_attention.runs.fit import (
+    check_batches,
+    check_devices,
+    device_share,
+    latest_checkpoint,
+    make_loader,
+    read_checkpoint,
+    smallest_batch,
+)
 
 
 def config_of(**options: Any) -> RunConfig:
     return RunConfig(arm="none", encoder_weights="none", **{"image_size": 32, **options})
+
+
+@pytest.mark.parametrize("drops_last", [True, False])
+@pytest.mark.parametrize("devices", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+@pytest.mark.parametrize("num_images", [1, 2, 3, 7, 8, 9, 17])
+def test_smallest_batch_is_that_of_the_loader(num_images: int, batch_size: int, devices: int, drops_last: bool) -> None:
+    """Lightning shares the order of a loader among devices by torch's sampler; none of them is left without a batch."""
+    config = config_of(batch_size=batch_size, devices=devices)
+    images: Any = range(num_images)
+    loader = make_loader(images, config, drop_last=drops_last)
+    for rank in range(devices):
+        share = DistributedSampler(images, num_replicas=devices, rank=rank)
+        sizes = [len(batch) for batch in BatchSampler(share, batch_size, loader.drop_last)]
+        assert min(sizes) == smallest_batch(device_share(num_images, config), batch_size, drops_last)
 
 
 @pytest.mark.parametrize(
