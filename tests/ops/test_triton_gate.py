@@ -23,13 +23,13 @@ from smooth_attention.ops.dense import compute_attention
 from smooth_attention.ops.neighbours import shift_positions
 from smooth_attention.ops.reference import reference
 from smooth_attention.ops.triton_gate import (
-    _choose_tiles,
-    _compare,
-    _dilate,
-    _rule_out,
-    _why_not_device,
+    choose_tiles,
+    compare_tiles,
+    dilate,
+    rule_out,
     triton_gate,
     triton_why_not,
+    why_not_device,
 )
 
 GRIDS = [(7,), (1, 9), (7, 7), (13, 5), (3, 4, 5)]
@@ -96,7 +96,7 @@ def test_why_not_asks_for_the_device_first_and_for_triton_next(monkeypatch):
 def test_why_not_asks_the_gpu_for_its_age(capability, reason, monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    answer = _why_not_device(torch.device("cuda", 0))
+    answer = why_not_device(torch.device("cuda", 0))
     assert answer is None if reason is None else reason in answer
 
 
@@ -107,7 +107,7 @@ def test_dilate_reaches_the_neighbours_and_no_further(grid):
     want = mask.clone()
     for offset in neighbour_offsets(len(grid)):
         want |= mask[:, shift_positions(torch.arange(num_positions), offset, grid)]
-    assert torch.equal(_dilate(mask, (1,) * (3 - len(grid)) + grid), want)
+    assert torch.equal(dilate(mask, (1,) * (3 - len(grid)) + grid), want)
 
 
 @pytest.mark.parametrize("offset", [0.0, 1.0, 1e3, 1e6])
@@ -118,7 +118,7 @@ def test_rows_that_are_ruled_out_have_no_entry_above_the_threshold(dtype, offset
     key = torch.randn(3, 50, 20, generator=generator) + min(offset, 6e4 if dtype == torch.float16 else offset)
     query, key = query.to(dtype), key.to(dtype)
     for threshold in (0.03, 0.1, 0.5):
-        is_out = _rule_out(query, key, threshold, 1.0)
+        is_out = rule_out(query, key, threshold, 1.0)
         largest = compute_attention(query.double(), key.double(), 1.0).amax(-1)
         assert not (is_out & (largest > threshold)).any()
         assert offset > 1 or 0 < is_out.sum() < is_out.numel()  # the bound is of use
@@ -126,14 +126,14 @@ def test_rows_that_are_ruled_out_have_no_entry_above_the_threshold(dtype, offset
 
 def test_every_row_of_diffuse_attention_is_ruled_out():
     query, key = (0.5 * torch.randn(2, 2, 196, 32, generator=torch.Generator().manual_seed(0))).unbind()
-    assert _rule_out(query, key, 0.1, 32**-0.5).all()
+    assert rule_out(query, key, 0.1, 32**-0.5).all()
 
 
 def test_no_row_is_ruled_out_by_numbers_too_small_too_large_or_none():
     for query, key in [(1e-25, 1e25), (1e25, 1e-25), (1e25, 1e25), (math.nan, 1.0), (1.0, math.nan), (math.inf, 0.0)]:
         rows = torch.tensor([[[query]]]).expand(1, 5, 1)
         keys = torch.tensor([[[key], [-key], [-key]]])
-        assert not _rule_out(rows, keys, 0.4, 1.0).any(), (query, key)  # logits 1, -1, -1 give .79
+        assert not rule_out(rows, keys, 0.4, 1.0).any(), (query, key)  # logits 1, -1, -1 give .79
 
 
 # Numbers, each in a process of its own
@@ -286,9 +286,9 @@ def check_ruled_out_rows_cost_nothing():
     grid = (13, 10)
     query, key = draw(grid, torch.float32, num_keys=70, width=16, spread=30.0)
     query[:, :100] = 0.0
-    is_needed = _dilate(~_rule_out(query, key, 0.1, 0.25), (1, *grid))
+    is_needed = dilate(~rule_out(query, key, 0.1, 0.25), (1, *grid))
     assert torch.equal(is_needed, torch.arange(130).expand(2, 130) >= 90)
-    _, log_total = _compare(query.to(DEVICE), key.to(DEVICE), is_needed.to(DEVICE), (1, *grid), 0.1, 0.25)
+    _, log_total = compare_tiles(query.to(DEVICE), key.to(DEVICE), is_needed.to(DEVICE), (1, *grid), 0.1, 0.25)
     # sums are at least 1, and more than 1 for an equal row; 64 is where the second block begins
     assert (log_total[:, :64] == 0).all()
     assert (log_total[:, 64:100] > 1).all()
@@ -299,7 +299,7 @@ def check_ruled_out_rows_cost_nothing():
     query = torch.tensor([1.6, 1.75] * 4 + [1.6]).view(1, 9, 1)
     key = torch.full((1, 50, 1), -1 / 49)
     key[0, 0] = 1.0
-    assert _rule_out(query, key, 0.1, 1.0).tolist() == [[True, False] * 4 + [True]]
+    assert rule_out(query, key, 0.1, 1.0).tolist() == [[True, False] * 4 + [True]]
     assert compare(query, key, (9,), 0.1) == (0, 0, 9)
 
 
@@ -333,7 +333,7 @@ def check_compile():
 
     pointers = {"is_needed": "*u8", "is_rough": "*u8", "peak": "*fp32", "log_total": "*fp32", "peak_key": "*i32"}
     for dtype, name, width in [(torch.float32, "fp32", 48), (torch.bfloat16, "bf16", 256)]:
-        tiles = _choose_tiles(dtype, width)
+        tiles = choose_tiles(dtype, width)
         constants = {"NUM_NEIGHBOURS": 8, "WIDTH": width, "PADDED_WIDTH": 256, "BLOCK_E": tiles.columns}
         constants |= {"BLOCK_N": tiles.positions, "BLOCK_S": tiles.keys}
         types = pointers | {"query": f"*{name}", "key": f"*{name}", "scale": "fp32", "threshold": "fp32"}
