@@ -290,6 +290,22 @@ def test_predict_and_compare_work_on_their_files(
     assert result["num_images"] == len(record.data.split.test)
 
 
+def test_predict_goes_on_after_an_image_that_is_broken(
+    call: Callable[..., Any], finished_run: tuple[Path, Record], scenes: Path, tmp_path: Path
+) -> None:
+    whole, broken = sorted((scenes / "images").iterdir())[:2]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / whole.name).write_bytes(whole.read_bytes())
+    (tmp_path / "in" / broken.name).write_bytes(broken.read_bytes()[:300])
+    status, out, err = call("predict", finished_run[0], tmp_path / "in", "--output", tmp_path / "out")
+    assert (status, [path.name for path in (tmp_path / "out").iterdir()]) == (1, [whole.name])
+    assert f"left out: {tmp_path}/in/{broken.name} is broken" in out
+    assert "1 of 2 images can't be read" in err
+    (tmp_path / "file").touch()
+    status, _, err = call("predict", finished_run[0], tmp_path / "in", "--output", tmp_path / "file" / "out")
+    assert (status, "can't be written" in err) == (2, True)
+
+
 def test_data_check_lists_problems_and_proposes_groups(call: Callable[..., Any], scenes: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(scenes, data)

@@ -14,7 +14,7 @@ from PIL import Image
 from miniatures import save_image
 from smooth_attention.core.errors import DataError
 from smooth_attention.data.check import check_source
-from smooth_attention.data.files import read_image, single_channel
+from smooth_attention.data.files import read_greys, read_image
 from smooth_attention.data.folder import read_mask
 from smooth_attention.data.opening import open_source
 from smooth_attention.data.splits import make_split
@@ -48,7 +48,7 @@ def test_white_is_foreground_wherever_it_stands_in_the_palette(tmp_path: Path, l
     path = save_palette(tmp_path / "m.png", 1 - labels, [WHITE, BLACK])
     np.testing.assert_array_equal(read_mask(path, None), labels)
     np.testing.assert_array_equal(read_mask(path, ("background", "thing")), 1 - labels)  # of classes, indices count
-    np.testing.assert_array_equal(single_channel(path), 255 * labels)  # a published mask is cut where it is grey
+    np.testing.assert_array_equal(read_greys(path).values, 255 * labels)  # a published mask is cut where it is grey
 
 
 @pytest.mark.parametrize("colours", [[WHITE, RED], [(90, 90, 90), NAVY]], ids=["white", "grey"])
@@ -257,17 +257,48 @@ def test_soft_masks_are_cut_where_it_is_said(tmp_path: Path) -> None:
     assert cut.fingerprint != open_source(tmp_path, mask_threshold=10).fingerprint
 
 
-def test_threshold_keeps_masks_of_0_and_1_and_is_refused_where_it_means_nothing(
-    write_folder: Callable[..., Path], save: Save
-) -> None:
-    root = write_folder("abc")
-    want, got = (open_source(root, mask_threshold=threshold).read_labels("a") for threshold in (None, 128))
-    np.testing.assert_array_equal(got, want)
+@pytest.mark.parametrize(
+    ("array", "match"),
+    [
+        (LABELS, "holds 0 and 1, of which --mask-threshold 128 would leave nothing"),
+        (LABELS.astype(np.uint16) * 40000, "has more than 8 bits a pixel; --mask-threshold is a grey of 255"),
+    ],
+    ids=["labels", "16 bits"],
+)
+def test_threshold_refuses_other_ranges(tmp_path: Path, save: Save, array: np.ndarray, match: str) -> None:
+    with pytest.raises(DataError, match=match):
+        read_mask(save(tmp_path / "m.png", array), None, 128)
+
+
+def test_threshold_cuts_greys_of_a_palette_and_refuses_hues(tmp_path: Path, save: Save) -> None:
+    np.testing.assert_array_equal(
+        read_mask(save_palette(tmp_path / "m.png", LABELS, [BLACK, WHITE]), None, 128), LABELS
+    )
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "bits.png", LABELS.astype(bool)), None, 128), LABELS)
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "none.png", 0 * LABELS), None, 128), 0 * LABELS)
+    with pytest.raises(DataError, match="has a palette with hues, which --mask-threshold can't cut"):
+        read_mask(save_palette(tmp_path / "red.png", LABELS, [BLACK, RED]), None, 128)
+
+
+def test_threshold_is_refused_where_it_means_nothing(write_folder: Callable[..., Path]) -> None:
+    root = write_folder("abc", texts={"classes.txt": "ground\nwater\n"})
     with pytest.raises(DataError, match="--mask-threshold 9 means nothing here: generated scenes have exact masks"):
         open_source("shapes", mask_threshold=9)
-    (root / "classes.txt").write_text("ground\nwater\n")
     with pytest.raises(DataError, match=r"classes\.txt says that masks hold class indices; leave out --mask-threshold"):
         open_source(root, mask_threshold=9)
+
+
+def test_part_that_is_there_twice_is_refused(tmp_path: Path, save: Save) -> None:
+    for part, kind in (
+        ("train", "images"),
+        ("train", "masks"),
+        ("train", "labels"),
+        ("val", "images"),
+        ("val", "masks"),
+    ):
+        save(tmp_path / part / kind / "a.png", PICTURE if kind == "images" else LABELS)
+    with pytest.raises(DataError, match=r"train/masks and .*train/labels are both masks of the part train"):
+        open_source(tmp_path)
 
 
 REAL = {

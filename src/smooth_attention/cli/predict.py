@@ -33,9 +33,11 @@ def run(arguments: list[str], prog: str) -> None:
 
     from smooth_attention.cli.tables import print_line, track
     from smooth_attention.core.errors import RunError
+    from smooth_attention.core.outputs import check_output_directory
     from smooth_attention.models import load_model
     from smooth_attention.runs.mask_files import predict_files
 
+    check_output_directory(options.output)
     count, masked = predict_files(
         load_model(options.model),
         options.images,
@@ -45,5 +47,7 @@ def run(arguments: list[str], prog: str) -> None:
     )
     broken = [each.error for each in track(masked, "predict", total=count) if each.mask is None]
     print_line(f"{count - len(broken)} masks in {options.output}")
+    for sentence in broken:
+        print_line(f"left out: {sentence}")
     if broken:
-        raise RunError(f"{len(broken)} of {count} images can't be read: {'; '.join(broken)}")
+        raise RunError(f"{len(broken)} of {count} images can't be read, listed above")

@@ -19,7 +19,7 @@ from smooth_attention.data.sources import Pair, Source
 
 __all__ = ["CachedPairs", "cached_pairs", "cached_soft_pairs", "check_readable", "resize_mask"]
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2  # raised whenever the same files are decoded otherwise
 FILES = ("images.npy", "masks.npy")
 ADVICE = "name another directory in SMOOTH_ATTENTION_CACHE"
 

@@ -24,11 +24,11 @@ __all__ = [
     "list_files",
     "list_images",
     "name_strays",
+    "read_greys",
     "read_image",
     "read_stems",
     "read_text",
     "read_values",
-    "single_channel",
 ]
 
 MIN_SIDE_PX = 32
@@ -273,13 +273,13 @@ def read_values(path: Path) -> Values:
     return Values(values, palette)
 
 
-def single_channel(path: Path) -> np.ndarray:
-    """Return the greys of a mask (H, W): its values, or of a palette without hues the greys that they stand for.
+def read_greys(path: Path) -> Values:
+    """Return a mask as greys, without palette where it has no hues: the greys that its indices stand for.
 
     Raises:
         DataError: as :func:`read_values`.
     """
-    values, palette = read_values(path)
+    values, palette = found = read_values(path)
     if palette is None or values.max(initial=0) >= len(palette) or (palette != palette[:, :1])[np.unique(values)].any():
-        return values
-    return palette[values, 0]
+        return found
+    return Values(palette[values, 0], None)

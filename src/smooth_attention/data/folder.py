@@ -16,10 +16,10 @@ from smooth_attention.data.files import (
     files_by_name,
     list_images,
     name_strays,
+    read_greys,
     read_stems,
     read_text,
     read_values,
-    single_channel,
 )
 from smooth_attention.data.naming import Names, mask_names
 from smooth_attention.data.sources import IGNORED
@@ -219,14 +219,13 @@ def read_mask(path: Path, class_names: tuple[str, ...] | None, threshold: int | 
     Args:
         path: of the mask.
         class_names: None for a binary task.
-        threshold: grey value from which a binary mask is foreground; one of 0 and 1 stays as it is.
+        threshold: grey value of 255 from which a binary mask is foreground.
 
     Raises:
         DataError: where the file is broken or holds other values, naming it and them.
     """
     if threshold is not None and class_names is None:
-        greys = single_channel(path)
-        return (greys if greys.max(initial=0) <= 1 else greys >= threshold).astype(np.uint8)
+        return cut_greys(path, threshold)
     values, palette = read_values(path)
     found = np.unique(values)
     if class_names is None:
@@ -238,6 +237,26 @@ def read_mask(path: Path, class_names: tuple[str, ...] | None, threshold: int | 
             "mend the mask or classes.txt"
         )
     return values.astype(np.uint8)
+
+
+def cut_greys(path: Path, threshold: int) -> np.ndarray:
+    """Return the labels of a binary mask of greys of 255.
+
+    Raises:
+        DataError: where its greys have another range: more bits, indices of a palette with hues, or labels 0 and 1.
+    """
+    greys, palette = read_greys(path)
+    if palette is not None:
+        raise DataError(f"{path} has a palette with hues, which --mask-threshold can't cut; save it as grey")
+    if greys.dtype not in (np.uint8, np.bool_):
+        raise DataError(f"{path} has more than 8 bits a pixel; --mask-threshold is a grey of 255: save it as 8 bits")
+    if greys.dtype == np.bool_:
+        return greys.astype(np.uint8)
+    if threshold > greys.max(initial=0) == 1:
+        raise DataError(
+            f"{path} holds 0 and 1, of which --mask-threshold {threshold} would leave nothing; save it as 0 and 255"
+        )
+    return (greys >= threshold).astype(np.uint8)
 
 
 def palette_labels(path: Path, values: np.ndarray, found: np.ndarray, palette: np.ndarray) -> np.ndarray:

@@ -19,9 +19,9 @@ from smooth_attention.data.files import (
     list_files,
     list_images,
     name_strays,
+    read_greys,
     read_stems,
     read_text,
-    single_channel,
 )
 
 __all__ = ["PUBLISHED", "LayoutName", "archives_in", "missing"]
@@ -87,7 +87,7 @@ class PublishedSource(FileSource):
 
     def load_grey(self, stem: str) -> np.ndarray:
         path = self.mask_files[stem]
-        values = single_channel(path)
+        values = read_greys(path).values
         if values.dtype != np.uint8 and values.dtype != np.bool_:
             raise DataError(f"{path} has more than 8 bits a pixel; the published masks have 8: fetch it again")
         if values.dtype == np.bool_ or (self.is_binary and values.max() == 1):
@@ -290,7 +290,7 @@ def archives_in(folder: Path) -> list[Path]:
 def is_black_and_white(mask: Path) -> bool:
     """Return whether nearly all of a mask is black or white, up to the ringing of JPEG; a broken one may be."""
     try:
-        values = single_channel(mask)
+        values = read_greys(mask).values
     except DataError:
         return True
     return bool(np.mean((values <= RINGING) | (values >= 255 - RINGING)) > 0.99) or values.max() <= 1

@@ -70,7 +70,11 @@ class PartsSource(FolderSource):
 
 
 def find_parts(root: Path) -> dict[str, tuple[Path, Path]]:
-    """Return the folders of images and masks of each part that is there."""
+    """Return the folders of images and masks of each part that is there.
+
+    Raises:
+        DataError: where a part is there twice.
+    """
     found = {}
     for part, names in PARTS.items():
         pairs = [
@@ -79,6 +83,12 @@ def find_parts(root: Path) -> dict[str, tuple[Path, Path]]:
             for mask in MASKS
             for folders in ((root / name / "images", root / name / mask), (root / "images" / name, root / mask / name))
         ]
-        if there := [folders for folders in pairs if all(folder.is_dir() for folder in folders)]:
+        there = [folders for folders in pairs if all(folder.is_dir() for folder in folders)]
+        if len(there) > 1:
+            named = " and ".join(str(folders[1]) for folders in there)
+            raise DataError(
+                f"{named} are both masks of the part {part} by their names; keep one, or move the other away"
+            )
+        if there:
             found[part] = there[0]
     return found

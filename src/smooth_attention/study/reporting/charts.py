@@ -158,10 +158,11 @@ def rule_curves(study: Study, dataset: str, rule: str) -> tuple[list[Curve], lis
     if not curves:
         return [], []
     compared = {*REFERENCES, *(reference for _, reference in study.config.parsed_contrasts)}
+    gated = {arm.name for arm in study.config.parsed_arms if arm.is_smooth or arm.settings["arm"] in GATED}
     levels = [
         Level(name, styles[name], float(np.mean([mean_iou(result) for result in study.of(dataset, name)])))
         for name in study.arms
-        if name in compared and name.partition("-")[0] not in GATED and study.of(dataset, name)
+        if name in compared and name not in gated and study.of(dataset, name)
     ]
     return curves, levels
 
